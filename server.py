@@ -1,0 +1,980 @@
+#!/usr/bin/env python3
+"""minijwt server: login with JWT access tokens, and refresh tokens in an HttpOnly cookie.
+
+    $ python3 server.py
+    Server active on http://localhost:8000!
+
+    POST /login    a form with username and password → an access token in JSON, a refresh token in a cookie
+    POST /refresh  that cookie → a new access token
+    GET /          "server running"
+
+The way a request goes, which is also the order of this file, from the bottom up:
+
+    bytes → Connection (asyncio) → Handler (http.server) → Framer → Request → respond() → endpoint
+          → Accounts → minijwt → Response → Writer → bytes
+
+The words of this file, each with its one meaning:
+
+    access token   str, proves for ten minutes who somebody is; whoever holds it may act as them
+    refresh token  str, lives in the cookie for a day and is only good for new access tokens
+    settings       Settings, read once at the start and never changed
+    now            float, seconds since 1970-01-01 UTC
+    field          a header line of a request: bytes, with its name in lower case
+    refusal        an answer that says no, raised as HTTPError or Refused, never returned
+
+Everything is an argument (settings, clock): a test builds a whole server without a port, a sleep or a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import errno
+import hmac
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from email.utils import formatdate
+from hashlib import sha256
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from typing import Any, NamedTuple
+
+import minijwt
+
+log = logging.getLogger("minijwt")
+
+
+# ---- Settings --------------------------------------------------------------------------------------------
+# What the operator decides. Read once, from the environment and `.env`; nothing below reads either again.
+
+
+class SettingsError(Exception):
+    """A setting that is wrong or too dangerous: one sentence for the operator, who alone can mend it."""
+
+
+class Settings(NamedTuple):
+    """All that can be set, in the order of the README's table. Durations in seconds."""
+
+    host: str = "localhost"
+    port: int = 8000
+    access_secret: bytes = b""
+    refresh_secret: bytes = b""
+    access_ttl: int = 10 * 60
+    refresh_ttl: int = 24 * 60 * 60
+    unauthorized_status: int = 406
+    cookie_name: str = "jwt"
+    cookie_samesite: str = "None"
+    cookie_secure: bool = True
+    random_secrets: bool = False  # nobody gave any: they last as long as this run
+    exposed_file: str = ""  # a .env that other users of the machine can read
+
+    @property
+    def private(self) -> bool:
+        """Whether only programs on this machine can reach us: the one test of the exposure rule."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+MAX_TTL = 3650 * SECONDS["d"]  # ten years: a longer one is a typing error
+
+
+def _host(text: str) -> str:
+    if text != "localhost":
+        try:
+            socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+        except (OSError, ValueError):
+            raise ValueError('must be "localhost", an IPv4 or an IPv6 address') from None
+    return text
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,5}", text, re.ASCII) or int(text) > 65_535:
+        raise ValueError("must be a number from 0 (any free port) to 65535")
+    return int(text)
+
+
+def _duration(text: str) -> int:
+    match = re.fullmatch("([0-9]{1,9})([smhd])", text, re.ASCII)
+    seconds = int(match[1]) * SECONDS[match[2]] if match else 0
+    if not 0 < seconds <= MAX_TTL:
+        raise ValueError("must be a number and a unit, s, m, h or d, such as 10m")
+    return seconds
+
+
+def _secret(text: str) -> bytes:
+    if not text:
+        raise ValueError("is empty; `python3 minijwt.py keygen` prints a good one")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", minijwt.InsecureKeyLengthWarning)  # a matter of `risks`, below
+            return minijwt.key_bytes(os.fsencode(text))
+    except minijwt.InvalidKeyError as error:
+        raise ValueError(f"cannot be used: {error}") from None
+
+
+def _cookie_name(text: str) -> str:
+    if not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", text):  # RFC 6265 §4.1.1: a token
+        raise ValueError("must consist of letters, digits and !#$%&'*+-.^_`|~")
+    return text
+
+
+def _one_of(values: dict[str, Any]) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        if text not in values:
+            raise ValueError("must be " + " or ".join(values))
+        return values[text]
+
+    return parse
+
+
+# environment variable → the field of Settings, how its text is read
+VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "HOST": ("host", _host),
+    "PORT": ("port", _port),
+    "ACCESS_TOKEN_SECRET": ("access_secret", _secret),
+    "REFRESH_TOKEN_SECRET": ("refresh_secret", _secret),
+    "ACCESS_TOKEN_TTL": ("access_ttl", _duration),
+    "REFRESH_TOKEN_TTL": ("refresh_ttl", _duration),
+    "UNAUTHORIZED_STATUS": ("unauthorized_status", _one_of({"406": 406, "401": 401})),
+    "COOKIE_NAME": ("cookie_name", _cookie_name),
+    "COOKIE_SAMESITE": ("cookie_samesite", _one_of({"None": "None", "Lax": "Lax", "Strict": "Strict"})),
+    "COOKIE_SECURE": ("cookie_secure", _one_of({"on": True, "off": False})),
+}
+
+# One assignment of a .env file as Node's dotenv reads it: NAME=value or NAME: value, `export`, quotes that may span
+# lines, and a comment after it.
+_ASSIGNMENT = re.compile(
+    r"""[ \t]*(?:export[ \t]+)?(?P<name>[\w.-]+)(?:[ \t]*=|:[ \t])[ \t]*
+    (?: '(?P<single>[^']*)' | "(?P<double>(?:\\.|[^"\\])*)" | `(?P<back>[^`]*)` | (?P<bare>[^\n#]*?) )
+    [ \t]*(?:\#[^\n]*)?(?:\n|$)""",
+    re.VERBOSE | re.ASCII | re.DOTALL,
+)
+_NOTHING = re.compile(r"[ \t]*(?:#[^\n]*)?(?:\n|$)")
+
+
+def parse_dotenv(text: str) -> dict[str, str]:
+    """Return the variables that the text of a .env file sets; of several with one name, the last.
+
+    Raises ValueError, with the number of the line, for a line that is neither an assignment nor a comment.
+    """
+    text = text.lstrip("\ufeff").replace("\r\n", "\n")
+    values, at = {}, 0
+    while at < len(text):
+        if match := _NOTHING.match(text, at):
+            at = match.end()
+            continue
+        match = _ASSIGNMENT.match(text, at)
+        if not match:
+            line = text.count("\n", 0, at) + 1
+            raise ValueError(f"line {line} is neither NAME=value nor a comment")
+        value = next((value for value in match.group("single", "back", "bare") if value is not None), None)
+        if value is None:  # only double quotes know escapes
+            value = match["double"].replace(r"\n", "\n").replace(r"\r", "\r")
+        values[match["name"]] = value
+        at = match.end()
+    return values
+
+
+def _read_dotenv(path: str) -> tuple[dict[str, str], bool]:
+    """Return what the file `path` sets, and whether other users can read it; nothing if there is no such file."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read().decode("utf-8")
+            return parse_dotenv(text), bool(os.fstat(file.fileno()).st_mode & 0o077)
+    except FileNotFoundError:
+        return {}, False
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path} is not UTF-8") from None
+    except ValueError as error:
+        raise SettingsError(f"{path}: {error}") from None
+
+
+def _hmac_key(secret: bytes) -> bytes:
+    """Return `secret` as HMAC pads it: two that agree in this sign alike (RFC 2104 §2)."""
+    return (sha256(secret).digest() if len(secret) > 64 else secret).ljust(64, b"\0")
+
+
+def _check_together(settings: Settings) -> None:
+    """Raise SettingsError for settings that are fine alone and wrong together."""
+    if _hmac_key(settings.access_secret) == _hmac_key(settings.refresh_secret):
+        raise SettingsError(
+            "REFRESH_TOKEN_SECRET must differ from ACCESS_TOKEN_SECRET:"
+            " only its key tells a refresh token from an access token"
+        )
+    if not settings.cookie_secure and settings.cookie_samesite == "None":
+        raise SettingsError("COOKIE_SAMESITE=None needs COOKIE_SECURE=on: browsers drop such a cookie; use Lax or Strict")
+    if not settings.cookie_secure and settings.cookie_name.startswith(("__Host-", "__Secure-")):
+        raise SettingsError("COOKIE_NAME with the prefix __Host- or __Secure- needs COOKIE_SECURE=on")
+
+
+def read_settings(environ: Mapping[str, str], dotenv: str = ".env") -> Settings:
+    """Return the settings in `environ` and, where that is silent, in the file `dotenv`.
+
+    Raises SettingsError, one sentence with the variable's name, for a value that is wrong.
+    """
+    from_file, exposed = _read_dotenv(dotenv)
+    given = {**from_file, **environ}
+    values: dict[str, Any] = {"exposed_file": dotenv if exposed else ""}
+    for variable, (field, parse) in VARIABLES.items():
+        if variable in given:
+            try:
+                values[field] = parse(given[variable])
+            except ValueError as error:
+                raise SettingsError(f"{variable} {error}") from None
+    secrets = [name for name in ("ACCESS_TOKEN_SECRET", "REFRESH_TOKEN_SECRET") if name in given]
+    if len(secrets) == 1:
+        raise SettingsError(f"{secrets[0]} is set alone: set both secrets, or none for two random ones")
+    if not secrets:
+        values.update(access_secret=os.urandom(32), refresh_secret=os.urandom(32), random_secrets=True)
+    settings = Settings(**values)
+    _check_together(settings)
+    return settings
+
+
+def risks(settings: Settings) -> list[str]:
+    """Return a sentence for each thing that is handy for learning and dangerous in the open."""
+    found = [f"anybody can log in as the demo user {DEMO_USERNAME}: there is no other user"]
+    if settings.random_secrets:
+        found.append("no ACCESS_TOKEN_SECRET and REFRESH_TOKEN_SECRET: random ones, a restart logs everybody out")
+    for variable, secret in (
+        ("ACCESS_TOKEN_SECRET", settings.access_secret),
+        ("REFRESH_TOKEN_SECRET", settings.refresh_secret),
+    ):
+        if len(secret) < minijwt.MIN_KEY_BYTES:
+            found.append(f"{variable} has {len(secret)} bytes, under {minijwt.MIN_KEY_BYTES}: it can be guessed offline")
+    if not settings.cookie_secure:
+        found.append("COOKIE_SECURE=off: the refresh token travels over plain HTTP too")
+    if settings.exposed_file:
+        found.append(f"{settings.exposed_file} can be read by other users of this machine: chmod 600 {settings.exposed_file}")
+    return found
+
+
+def check_exposure(settings: Settings) -> list[str]:
+    """The exposure rule: return the risks as warnings on a private server, raise SettingsError on an open one."""
+    found = risks(settings)
+    if found and not settings.private:
+        raise SettingsError(f"HOST={settings.host} can be reached from elsewhere, so this is refused: " + "; ".join(found))
+    return found
+
+
+# ---- Accounts --------------------------------------------------------------------------------------------
+# The rules: who may log in, and what a refresh token is worth. The only caller of minijwt. Knows no HTTP.
+
+DEMO_USERNAME, DEMO_PASSWORD = "admin", "admin123"  # the tutorial's, known to everybody
+DEMO_EPOCH = "demo"  # a user's epoch is copied into the refresh tokens: change it, and all of them are void
+MAX_COOKIES = 8  # refresh tokens of one request that are looked at: a planted cookie or two must not hide ours
+
+_SESSION_CLAIMS = {"username", "sid", "gen", "epoch", "iat", "exp"}
+_TUTORIAL_CLAIMS = {"username", "iat", "exp"}  # what the tutorial's own app signs, and nothing more
+
+
+class Refused(Exception):
+    """Wrong credentials, or no good refresh token; `code` says which, for logs and tests only."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Session(NamedTuple):
+    """A verified refresh token."""
+
+    username: str
+    sid: str
+    gen: int
+    epoch: str
+
+
+class Accounts:
+    """Users and their tokens. `clock` returns seconds since 1970."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._clock = clock
+
+    def login(self, username: str, password: str) -> tuple[str, str]:
+        """Return an access token and a refresh token; raise Refused if the credentials are wrong."""
+        # Both are compared, always and whole: the time an answer takes says nothing about either.
+        known = hmac.compare_digest(username.encode(), DEMO_USERNAME.encode())
+        if not hmac.compare_digest(password.encode(), DEMO_PASSWORD.encode()) or not known:
+            raise Refused("wrong_credentials")
+        now = int(self._clock())
+        session = {"username": username, "sid": os.urandom(16).hex(), "gen": 0, "epoch": DEMO_EPOCH}
+        refresh = {**session, "iat": now, "exp": now + self._settings.refresh_ttl}
+        return self._access_token(username, now), minijwt.encode(refresh, self._settings.refresh_secret)
+
+    def refresh(self, tokens: list[str]) -> str:
+        """Return a new access token for the one session that is good among the refresh tokens `tokens`.
+
+        Raises Refused if none is, or if there are several.
+        """
+        now = self._clock()
+        refused, sessions = "no_token", {}
+        for token in tokens[:MAX_COOKIES]:
+            try:
+                session = self._verify(token, now)
+            except minijwt.InvalidTokenError as error:
+                refused = error.code  # somebody else's cookie: it neither counts nor hides ours
+            else:
+                sessions[session.sid] = session
+        if len(sessions) != 1:
+            raise Refused("several_sessions" if sessions else refused)
+        (session,) = sessions.values()
+        return self._access_token(session.username, int(now))
+
+    def _access_token(self, username: str, now: int) -> str:
+        claims = {"username": username, "iat": now, "exp": now + self._settings.access_ttl}
+        return minijwt.encode(claims, self._settings.access_secret)
+
+    def _verify(self, token: str, now: float) -> Session:
+        """Return the session of a refresh token; raise InvalidTokenError if it is not good (any more)."""
+        claims = minijwt.decode(token, self._settings.refresh_secret, now=now)
+        if claims.keys() == _SESSION_CLAIMS:
+            session = Session(claims["username"], claims["sid"], claims["gen"], claims["epoch"])
+        elif claims.keys() == _TUTORIAL_CLAIMS:
+            # It has no name of its own, so the token's digest is the session's.
+            session = Session(claims["username"], sha256(token.encode()).hexdigest(), 0, DEMO_EPOCH)
+        else:
+            raise minijwt.InvalidTokenError("these are not the claims of a refresh token")
+        if tuple(map(type, session)) != (str, str, int, str):
+            raise minijwt.InvalidTokenError("a claim of the refresh token has the wrong type")
+        if session.username != DEMO_USERNAME or session.epoch != DEMO_EPOCH:
+            raise minijwt.InvalidTokenError("the refresh token's user does not exist, or has ended all sessions")
+        return session
+
+
+# ---- Messages --------------------------------------------------------------------------------------------
+# Bytes to Request, Response to bytes (RFC 9110, RFC 9112). Does no I/O: whoever has bytes hands them in.
+
+MAX_LINE_BYTES = 8_192  # a request line or a field: RFC 9112 §3 wants 8,000 at least
+MAX_HEAD_BYTES = 32_768  # all of them; a cookie jar of 4 KB, eight times over
+MAX_FIELDS = 100
+MAX_BODY_BYTES = 16_384  # a login form has a hundred
+
+
+class HTTPError(Exception):
+    """An answer that says no, with a sentence for people and a stable code for programs."""
+
+    def __init__(self, status: int, code: str, message: str, fields: Iterable[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.fields = status, code, message, tuple(fields)
+
+
+def _malformed(code: str, message: str) -> HTTPError:
+    return HTTPError(HTTPStatus.BAD_REQUEST, code, message)
+
+
+class Request(NamedTuple):
+    """One whole request."""
+
+    method: str
+    path: str  # without the query, which no endpoint looks at
+    fields: Mapping[bytes, bytes]
+    body: bytes = b""
+    keep_alive: bool = True
+    version: bytes = b"HTTP/1.1"
+
+
+class Response(NamedTuple):
+    """One whole answer; Writer adds what every answer has."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json; charset=utf-8"
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+_TEXT = bytes({*range(0x20, 0x7F), *range(0x80, 0x100), 0x09})  # RFC 9110 §5.5: what a field may hold
+_TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # RFC 9110 §5.6.2
+_HOST = re.compile(rb"(?:[0-9A-Za-z._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")  # RFC 9110 §7.2, less the exotic
+_VERSION = re.compile(rb"HTTP/([0-9])\.[0-9]")
+
+
+def _check_text(head: bytes) -> None:
+    """Raise HTTPError if `head` holds a control character other than its line ends, CR LF."""
+    # Take away all that may be there, and only line ends may be left. A bare CR or LF is where two servers
+    # disagree about how many requests they see (RFC 9112 §2.2, §11.2).
+    if head.translate(None, _TEXT) != b"\r\n" * head.count(b"\r\n"):
+        raise _malformed("control_character", "The request holds a control character, or a line that does not end in CR LF.")
+
+
+def _parse_fields(lines: list[bytes]) -> dict[bytes, bytes]:
+    """Return the header fields in `lines`; several with one name are joined (RFC 9110 §5.3, RFC 9113 §8.2.3)."""
+    fields: dict[bytes, bytes] = {}
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        # White space before the colon, or a folded line, would be a field to one server and none to the next.
+        if not colon or not name or name.translate(None, _TOKEN):
+            raise _malformed("malformed_field", "A header line is not of the form NAME: VALUE.")
+        name, value = name.lower(), value.strip(b" \t")
+        if name in fields:
+            value = fields[name] + (b"; " if name == b"cookie" else b", ") + value
+        fields[name] = value
+    return fields
+
+
+def _content_length(fields: Mapping[bytes, bytes]) -> int:
+    """Return how many bytes the body has (RFC 9112 §6.3); raise HTTPError unless that is beyond doubt."""
+    length = fields.get(b"content-length", b"")
+    if b"transfer-encoding" in fields:  # RFC 9112 §6.1: never followed, so never a source of smuggled requests
+        if fields[b"transfer-encoding"].lower() == b"chunked" and not length:
+            raise HTTPError(HTTPStatus.LENGTH_REQUIRED, "length_required", "Send the body with a Content-Length, not in chunks.")
+        raise _malformed("transfer_encoding", "Transfer-Encoding is not supported.")
+    if b"content-length" not in fields:
+        return 0
+    if b"," in length and len(sizes := {size.strip(b" \t") for size in length.split(b",")}) == 1:
+        (length,) = sizes  # RFC 9112 §6.3: the same number, several times over
+    if not length.isdigit():  # for bytes these are 0 to 9 and no others; int() would take +5, 5_0 and " 5"
+        raise _malformed("content_length", "Content-Length is not a number.")
+    if len(length) > 9 or int(length) > MAX_BODY_BYTES:
+        raise HTTPError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes."
+        )
+    return int(length)
+
+
+def _path(target: bytes, method: bytes) -> str:
+    """Return the path in a request's target (RFC 9112 §3.2), without its query."""
+    if target[:1] != b"/":
+        if target[:7].lower() == b"http://" or target[:8].lower() == b"https://":  # absolute-form, for proxies
+            _, _, rest = target.partition(b"://")
+            _, slash, path = rest.partition(b"/")
+            target = slash + path or b"/"
+        elif not (target == b"*" and method == b"OPTIONS") and method != b"CONNECT":
+            raise _malformed("malformed_target", "The target of the request is not a path.")
+    return target.partition(b"?")[0].decode("latin-1")
+
+
+def _keeps_alive(fields: Mapping[bytes, bytes], version: bytes) -> bool:
+    """Tell whether the connection stays open after the answer (RFC 9112 §9.3)."""
+    options = [option.strip(b" \t") for option in fields.get(b"connection", b"").lower().split(b",")]
+    return b"close" not in options and (version != b"HTTP/1.0" or b"keep-alive" in options)
+
+
+def parse_head(head: bytes) -> tuple[Request, int]:
+    """Return the request whose head, without the empty line, is `head`, and the length of the body to come.
+
+    Raises HTTPError if it is malformed, too large, or ambiguous about where it ends.
+    """
+    _check_text(head)
+    lines = head.split(b"\r\n")
+    if len(lines[0]) > MAX_LINE_BYTES:
+        raise HTTPError(HTTPStatus.REQUEST_URI_TOO_LONG, "line_too_long", "The request line is too long.")
+    if len(lines) > MAX_FIELDS + 1 or len(head) > MAX_LINE_BYTES and max(map(len, lines)) > MAX_LINE_BYTES:
+        raise HTTPError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", "The header is too large.")
+    words = lines[0].split(b" ")
+    if len(words) != 3 or not words[0] or words[0].translate(None, _TOKEN):
+        raise _malformed("malformed_request_line", "The request line is not of the form METHOD TARGET HTTP/1.1.")
+    method, target, version = words
+    if version != b"HTTP/1.1" and version != b"HTTP/1.0":
+        match = _VERSION.fullmatch(version)
+        if not match:
+            raise _malformed("malformed_request_line", "The request line is not of the form METHOD TARGET HTTP/1.1.")
+        if match[1] != b"1":
+            raise HTTPError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "http_version", "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+    fields = _parse_fields(lines[1:])
+    if not _HOST.fullmatch(fields.get(b"host", b"")) and (version != b"HTTP/1.0" or b"host" in fields):
+        raise _malformed("host", "There must be exactly one valid Host.")  # RFC 9112 §3.2: and if not, 400
+    length = _content_length(fields)
+    path, keep_alive = _path(target, method), b"connection" not in fields and version != b"HTTP/1.0"
+    return Request(
+        method.decode("ascii"), path, fields, b"", keep_alive or _keeps_alive(fields, version), version
+    ), length
+
+
+class Framer:
+    """Cuts the bytes of a connection into requests. `receive` takes what has arrived, `next_request` gives what is whole."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._head: tuple[Request, int] | None = None  # parsed, its body not yet here
+
+    def receive(self, data: bytes) -> None:
+        """Add `data` to what has arrived."""
+        self._buffer = self._buffer + data if self._buffer else data
+
+    @property
+    def busy(self) -> bool:
+        """Whether part of a request is here, and the rest is not."""
+        return bool(self._buffer) or self._head is not None
+
+    def next_request(self) -> Request | None:
+        """Return the next request if all of it is here, else None; raise HTTPError if it is none, which ends all."""
+        if self._head is None:
+            if self._buffer[:2] == b"\r\n":  # RFC 9112 §2.2: an empty line before a request is forgiven
+                self._buffer = self._buffer[2:]
+            head, end, rest = self._buffer.partition(b"\r\n\r\n")
+            if len(head) > MAX_HEAD_BYTES or not end:
+                self._check_beginning(head[: MAX_HEAD_BYTES + 1])
+                return None
+            self._head, self._buffer = parse_head(head), rest
+        request, length = self._head
+        if len(self._buffer) < length:
+            return None
+        body, self._buffer = self._buffer[:length], self._buffer[length:]
+        self._head = None
+        return request._replace(body=body) if length else request
+
+    def _check_beginning(self, head: bytes) -> None:
+        """Refuse what cannot become a request any more, without waiting for its end."""
+        _check_text(head[:-1] if head.endswith(b"\r") else head)
+        if len(head) > MAX_LINE_BYTES and b"\r\n" not in head:
+            raise HTTPError(HTTPStatus.REQUEST_URI_TOO_LONG, "line_too_long", "The request line is too long.")
+        if len(head) > MAX_HEAD_BYTES:
+            raise HTTPError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", "The header is too large.")
+
+    def end(self) -> None:
+        """Raise HTTPError if the bytes ended in the middle of a request: a short body is never acted upon."""
+        if self.busy:
+            raise _malformed("incomplete", "The request ended before it was complete.")
+
+
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+
+
+def _unescape(text: bytes) -> str:
+    """Decode one name or value of a form; a % that escapes nothing stands for itself. ValueError unless UTF-8."""
+    return _ESCAPE.sub(lambda match: bytes.fromhex(match[1].decode()), text.replace(b"+", b" ")).decode("utf-8")
+
+
+def parse_form(request: Request) -> dict[str, list[str]]:
+    """Return the fields of a form body (WHATWG URL §5.1), each with its values; ValueError if it is not one."""
+    kind, _, parameters = request.fields.get(b"content-type", b"").lower().partition(b";")
+    charset = parameters.replace(b" ", b"").replace(b'"', b"")
+    if kind.strip(b" \t") != b"application/x-www-form-urlencoded" or charset not in (b"", b"charset=utf-8"):
+        raise ValueError("not a form in UTF-8")
+    form: dict[str, list[str]] = {}
+    for pair in request.body.split(b"&"):
+        name, _, value = pair.partition(b"=")
+        form.setdefault(_unescape(name), []).append(_unescape(value))
+    return form
+
+
+def cookies_named(name: str, request: Request) -> list[str]:
+    """Return the values of every cookie called exactly `name`, in the order they were sent (RFC 6265 §5.4).
+
+    Only SP and HTAB are trimmed: with the white space of str.strip, "\\xa0jwt" would pass for "jwt". Strange
+    neighbours are none of our business.
+    """
+    wanted, found = name.encode("ascii"), []
+    for pair in request.fields.get(b"cookie", b"").split(b";"):
+        key, equals, value = pair.partition(b"=")
+        if equals and key.strip(b" \t") == wanted:
+            value = value.strip(b" \t")
+            if len(value) > 1 and value[:1] == value[-1:] == b'"':  # RFC 6265 §4.1.1: may be quoted
+                value = value[1:-1]
+            found.append(value.decode("latin-1"))
+    return found
+
+
+class Writer:
+    """Writes every answer, in one piece. `clock` is for the Date."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._second = -1
+        self._common = b""
+
+    def _common_fields(self) -> bytes:
+        """Return what every answer carries; made once a second, because of the Date (RFC 9110 §6.6.1)."""
+        second = int(self._clock())
+        if second != self._second:
+            self._second = second
+            self._common = (
+                f"Date: {formatdate(second, usegmt=True)}\r\n"
+                "Cache-Control: no-store\r\n"  # RFC 6749 §5.1: no cache may keep a token
+                "X-Content-Type-Options: nosniff\r\n"
+                "Referrer-Policy: no-referrer\r\n"
+                "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n"
+            ).encode("ascii")
+        return self._common
+
+    def write(self, response: Response, request: Request | None, keep_alive: bool) -> bytes:
+        """Return `response` as the answer to `request` (None: it could not be read), ready to be sent."""
+        status = response.status
+        head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"]
+        if status != HTTPStatus.NO_CONTENT:  # RFC 9110 §8.6: it has no Content-Length
+            head.append(f"Content-Type: {response.content_type}\r\nContent-Length: {len(response.body)}\r\n")
+        for name, value in response.fields:
+            if not (value.isascii() and value.isprintable()):
+                raise ValueError("a control character in a header field")  # would split the answer in two
+            head.append(f"{name}: {value}\r\n")
+        if not keep_alive:
+            head.append("Connection: close\r\n")
+        elif request is not None and request.version == b"HTTP/1.0":
+            head.append("Connection: keep-alive\r\n")
+        body = b"" if request is not None and request.method == "HEAD" else response.body
+        return "".join(head).encode("ascii") + self._common_fields() + b"\r\n" + body
+
+
+# ---- Endpoints -------------------------------------------------------------------------------------------
+# From a Request to a Response, in a few lines each. Know no sockets.
+
+
+class App(NamedTuple):
+    """Everything that an answer depends on."""
+
+    settings: Settings
+    accounts: Accounts
+    writer: Writer
+    clock: Callable[[], float]
+
+
+def build(settings: Settings, clock: Callable[[], float] = time.time) -> App:
+    """Return the whole application for `settings`, without a port."""
+    return App(settings, Accounts(settings, clock), Writer(clock), clock)
+
+
+def answer_json(status: int, value: object, *fields: tuple[str, str]) -> Response:
+    """Return `value` as a JSON answer."""
+    return Response(status, json.dumps(value).encode("ascii"), fields=fields)
+
+
+def _unauthorized(app: App, message: str) -> Response:
+    """The tutorial's 406, or the 401 that RFC 9110 §15.5.2 would have, with the challenge that belongs to it."""
+    challenge = (("WWW-Authenticate", 'Bearer realm="minijwt"'),) if app.settings.unauthorized_status == 401 else ()
+    return answer_json(app.settings.unauthorized_status, {"message": message}, *challenge)
+
+
+def _refresh_cookie(app: App, token: str) -> tuple[str, str]:
+    """Return the Set-Cookie field that gives `token` to the browser, out of reach of scripts (RFC 6265 §4.1)."""
+    settings, ttl = app.settings, app.settings.refresh_ttl
+    parts = [f"{settings.cookie_name}={token}", f"Max-Age={ttl}", "Path=/"]
+    parts += [f"Expires={formatdate(int(app.clock()) + ttl, usegmt=True)}", "HttpOnly"]
+    parts += ["Secure"] if settings.cookie_secure else []
+    return "Set-Cookie", "; ".join([*parts, f"SameSite={settings.cookie_samesite}"])
+
+
+def get_root(app: App, request: Request) -> Response:
+    return Response(HTTPStatus.OK, b"server running", "text/plain; charset=utf-8")
+
+
+def post_login(app: App, request: Request) -> Response:
+    try:
+        form = parse_form(request)
+        ((username,), (password,)) = form["username"], form["password"]  # exactly one each
+        access, refresh = app.accounts.login(username, password)
+    except (ValueError, KeyError, Refused):
+        return _unauthorized(app, "Invalid credentials")
+    return answer_json(HTTPStatus.OK, {"accessToken": access}, _refresh_cookie(app, refresh))
+
+
+def post_refresh(app: App, request: Request) -> Response:
+    try:
+        access = app.accounts.refresh(cookies_named(app.settings.cookie_name, request))
+    except Refused:
+        return _unauthorized(app, "Unauthorized")
+    return answer_json(HTTPStatus.OK, {"accessToken": access})
+
+
+# ---- Routes ----------------------------------------------------------------------------------------------
+
+Endpoint = Callable[[App, Request], Response]
+
+ROUTES: dict[str, dict[str, Endpoint]] = {
+    "/": {"GET": get_root},
+    "/login": {"POST": post_login},
+    "/refresh": {"POST": post_refresh},
+}
+
+
+def _find(request: Request) -> Endpoint:
+    """Return the endpoint for `request`; raise HTTPError 404, or 405 with Allow (RFC 9110 §15.5.6)."""
+    methods = ROUTES.get(request.path)
+    if methods is None:
+        raise HTTPError(HTTPStatus.NOT_FOUND, "not_found", "There is nothing here.")
+    endpoint = methods.get("GET" if request.method == "HEAD" else request.method)
+    if endpoint is None:
+        allow = [*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"]
+        if request.method == "OPTIONS":
+            return lambda app, request: Response(HTTPStatus.NO_CONTENT, fields=(("Allow", ", ".join(allow)),))
+        message = f"This path does not know that method, but {' and '.join(allow)}."
+        raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", message, [("Allow", ", ".join(allow))])
+    return endpoint
+
+
+def refusal(error: HTTPError) -> Response:
+    """Return the answer that `error` stands for."""
+    return answer_json(error.status, {"message": error.message, "code": error.code}, *error.fields)
+
+
+def respond(app: App, request: Request) -> Response:
+    """Return the answer to `request`: the whole server as one plain function. Raises nothing."""
+    try:
+        return _find(request)(app, request)
+    except HTTPError as error:
+        return refusal(error)
+    except Exception:
+        log.exception("unexpected error")  # the traceback is for the log; the client learns only that it happened
+        return refusal(HTTPError(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong here."))
+
+
+# ---- Handler ---------------------------------------------------------------------------------------------
+# An http.server handler, and the only place where bytes meet `respond`. The event loop below hands it bytes as they
+# arrive; under the standard library's own ThreadingHTTPServer it fetches them itself.
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers the requests of one connection. `handler_for` gives it its App."""
+
+    app: App
+    timeout = 10.0  # seconds that a silent client may cost a thread of the stock server
+
+    def __init__(self, request: Any, client_address: Any, server: Any) -> None:
+        """`request` is the stock server's socket, or None if somebody else calls `receive`."""
+        self.framer = Framer()
+        self.close_connection = False
+        self.client_address = client_address
+        self.reusable = request is None
+        if request is not None:
+            super().__init__(request, client_address, server)
+
+    def handle(self) -> None:
+        """Read one request from the stock server's socket, answer it, and close (as that server is best used)."""
+        try:
+            while not self.close_connection:
+                data = self.rfile.read1(65_536)
+                self.wfile.write(self.receive(data) if data else self.end())
+        except OSError:
+            pass  # the client is silent or gone: nobody to tell
+
+    def receive(self, data: bytes) -> bytes:
+        """Take `data` as it has arrived and return all the answers that are due: none, one, or several in order."""
+        self.framer.receive(data)
+        answers = []
+        try:
+            while not self.close_connection:
+                request = self.framer.next_request()
+                if request is None:
+                    break
+                answers.append(self._answer(request))
+        except HTTPError as error:
+            answers.append(self.refuse(error))
+        return b"".join(answers)
+
+    def end(self) -> bytes:
+        """Return the last answer after the last byte, if one is due."""
+        try:
+            self.framer.end()
+        except HTTPError as error:
+            return self.refuse(error)
+        self.close_connection = True
+        return b""
+
+    def refuse(self, error: HTTPError) -> bytes:
+        """Return the answer to bytes that are no request. Where the next one would begin, nobody knows: close."""
+        self.close_connection = True
+        return self.app.writer.write(refusal(error), None, keep_alive=False)
+
+    def _answer(self, request: Request) -> bytes:
+        self.close_connection = not (request.keep_alive and self.reusable)
+        return self.app.writer.write(respond(self.app, request), request, keep_alive=not self.close_connection)
+
+
+def handler_for(app: App) -> type[Handler]:
+    """Return a handler class for `app`, for the event loop or for `http.server.ThreadingHTTPServer`."""
+    return type("Handler", (Handler,), {"app": app})
+
+
+# ---- Connection and Server -------------------------------------------------------------------------------
+# An event loop: a slow client costs a buffer here, and not a thread. Knows bytes and deadlines, not what they mean.
+
+REQUEST_SECONDS = 5.0  # from the first byte of a request to its last
+IDLE_SECONDS = 30.0  # between two requests
+LINGER_SECONDS = 2.0  # for a client to read why it was refused
+SWEEP_SECONDS = 1.0  # how often deadlines are looked at; so that is how exact they are
+SHUTDOWN_SECONDS = 10.0  # for answers that are on their way when we are told to stop
+
+
+class Connection(asyncio.Protocol):
+    """One client: feeds a Handler and sends what it returns."""
+
+    __slots__ = ("_handler", "_lingering", "_server", "_transport", "deadline")
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._lingering = False
+        self.deadline = server.time() + REQUEST_SECONDS
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._handler = self._server.handler_class(None, transport.get_extra_info("peername"), self._server)
+        self._server.connections.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._server.connections.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._lingering:
+            return  # refused already: what else it sends is only read so that our answer is not lost
+        handler = self._handler
+        waiting = handler.framer.busy
+        answers = handler.receive(data)
+        if answers:
+            self._transport.write(answers)
+        if handler.close_connection:
+            self._finish()
+        elif handler.framer.busy and (answers or not waiting):
+            self.deadline = self._server.time() + REQUEST_SECONDS
+        elif answers:
+            self.deadline = self._server.time() + IDLE_SECONDS
+
+    def eof_received(self) -> bool:
+        if not self._lingering and not self._handler.close_connection:
+            self._transport.write(self._handler.end())
+        return False  # close, once everything is written
+
+    def pause_writing(self) -> None:
+        self._transport.pause_reading()  # who does not read the answers shall not send more requests
+
+    def resume_writing(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _finish(self) -> None:
+        """Send what is left and close, without the reset that unread input would cause (RFC 9112 §9.6)."""
+        self._lingering = True
+        self.deadline = self._server.time() + LINGER_SECONDS
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def expire(self) -> None:
+        """The deadline has passed: say so if a request had begun, and close."""
+        if self._lingering or not self._handler.framer.busy:
+            self._transport.abort() if self._lingering else self._transport.close()
+            return
+        error = HTTPError(HTTPStatus.REQUEST_TIMEOUT, "timeout", "The request took too long to arrive.")
+        self._transport.write(self._handler.refuse(error))
+        self._finish()
+
+    def stop(self) -> None:
+        """Close as soon as what has been answered is written."""
+        self._transport.close()
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Return bound sockets: for "localhost" both loopback addresses, where a machine has both, with one port.
+
+    Raises SettingsError if the port is taken or the address not ours. Never looks up a name.
+    """
+    hosts = ("127.0.0.1", "::1") if host == "localhost" else (host,)
+    sockets: list[socket.socket] = []
+    try:
+        for address in hosts:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            try:
+                listener = socket.socket(family, socket.SOCK_STREAM)
+            except OSError:
+                if sockets:
+                    continue  # a machine without IPv6
+                raise
+            sockets.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                listener.bind((address, port))
+            except OSError as error:
+                if error.errno == errno.EADDRNOTAVAIL and len(sockets) > 1:
+                    sockets.pop().close()  # IPv6 switched off
+                    continue
+                raise
+            port = listener.getsockname()[1]  # for port 0: the second address gets the port that the first drew
+    except OSError as error:
+        for listener in sockets:
+            listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise SettingsError(f"PORT {port} is in use on {host}: stop the other program, or set another PORT") from None
+        if error.errno == errno.EACCES:
+            raise SettingsError(f"PORT {port} may not be used by this user: set one above 1023") from None
+        raise SettingsError(f"HOST {host} cannot be listened on: {error.strerror}") from None
+    return sockets
+
+
+class Server:
+    """Serves an App on an event loop until it is told to stop."""
+
+    def __init__(self, app: App, sockets: list[socket.socket]) -> None:
+        self.handler_class = handler_for(app)
+        self.connections: set[Connection] = set()
+        self.time = time.monotonic
+        self._sockets = sockets
+
+    async def serve(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Accept and answer; call `ready` when listening. SIGTERM or SIGINT ends it in an orderly way, a second at once."""
+        loop = asyncio.get_running_loop()
+        stopped = asyncio.Event()
+
+        def stop() -> None:
+            if stopped.is_set():
+                os._exit(1)  # asked twice: now
+            stopped.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+        listeners = [await loop.create_server(lambda: Connection(self), sock=sock, backlog=1024) for sock in self._sockets]
+        sweeper = loop.create_task(self._sweep())
+        ready()
+        await stopped.wait()
+        sweeper.cancel()
+        for listener in listeners:
+            listener.close()
+        for connection in list(self.connections):
+            connection.stop()
+        end = self.time() + SHUTDOWN_SECONDS
+        while self.connections and self.time() < end:
+            await asyncio.sleep(0.02)
+
+    async def _sweep(self) -> None:
+        """Let every connection whose deadline has passed know."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now = self.time()
+            for connection in [each for each in self.connections if each.deadline < now]:
+                connection.expire()
+
+
+# ---- Command line ----------------------------------------------------------------------------------------
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve until stopped; return the exit status: 0 after an orderly stop, 2 if a setting is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="server.py",
+        description="A login server: JWT access tokens, refresh tokens in an HttpOnly cookie.",
+        epilog="Settings come from the environment and from .env: " + ", ".join(VARIABLES) + ".",
+    )
+    parser.add_argument("--version", action="version", version=f"minijwt {minijwt.__version__}")
+    parser.parse_args(argv)
+    warnings.simplefilter("ignore", minijwt.InsecureKeyLengthWarning)  # said once, by the exposure rule
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    try:
+        settings = read_settings(os.environ)
+        for risk in check_exposure(settings):
+            print(f"server.py: warning: {risk}", file=sys.stderr)
+        sockets = listen(settings.host, settings.port)
+    except SettingsError as error:
+        print(f"server.py: {error}", file=sys.stderr)
+        return 2
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    port = sockets[0].getsockname()[1]
+    server = Server(build(settings), sockets)
+    asyncio.run(server.serve(lambda: print(f"Server active on http://{host}:{port}!", flush=True)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
