@@ -124,8 +124,11 @@ class MissingRequiredClaimError(InvalidTokenError):
     code = "missing_claim"
 
     def __init__(self, claim: str) -> None:
-        super().__init__(f'Token is missing the "{claim}" claim')
+        super().__init__(claim)
         self.claim = claim
+
+    def __str__(self) -> str:
+        return f'Token is missing the "{self.claim}" claim'
 
 
 class InvalidKeyError(PyJWTError):
@@ -299,7 +302,10 @@ def key_bytes(key: str | bytes, enforce_length: bool = False) -> bytes:
     certificate, or, with `enforce_length`, under 32 bytes; else that is an InsecureKeyLengthWarning.
     """
     if isinstance(key, str):
-        key = key.encode("utf-8")
+        try:
+            key = key.encode("utf-8")
+        except UnicodeEncodeError:
+            raise InvalidKeyError("The key holds a lone surrogate, which UTF-8 cannot say.") from None
     elif not isinstance(key, bytes):
         raise TypeError("Expected a string or bytes value as the key")
     if len(key) < MIN_KEY_BYTES:
@@ -344,28 +350,18 @@ def split(token: str | bytes) -> tuple[bytes, bytes, bytes, bytes]:
 
     Raises DecodeError unless it is ASCII, at most MAX_TOKEN_CHARS long, and has exactly two dots.
     """
-    try:
-        text = token.encode("ascii") if isinstance(token, str) else token
-    except UnicodeEncodeError:
-        raise DecodeError("Token must be ASCII") from None
-    if not isinstance(text, bytes):
+    if not isinstance(token, (str, bytes)):
         raise DecodeError("Invalid token type. Token must be str or bytes")
-    if len(text) > MAX_TOKEN_CHARS:
+    if len(token) > MAX_TOKEN_CHARS:
         raise DecodeError(f"Token is longer than {MAX_TOKEN_CHARS} characters")
+    if not token.isascii():
+        raise DecodeError("Token must be ASCII")
+    text = token.encode("ascii") if isinstance(token, str) else token
     if text.count(b".") != 2:  # counted first: a million dots shall not become a million pieces
         raise DecodeError("Not enough segments" if text.count(b".") < 2 else "Too many segments")
     signing_input, _, signature = text.rpartition(b".")
     header, _, payload = signing_input.partition(b".")
     return signing_input, header, payload, signature
-
-
-def read_header(segment: bytes) -> dict[str, Any]:
-    """Return the header in `segment`; raise DecodeError if it is malformed or makes demands that we cannot meet."""
-    if segment == _HEADER_SEGMENT:  # nearly always, and then there is nothing to find out
-        return dict(_HEADER)
-    header = read_json(base64url_decode(segment), "header")
-    check_header(header)
-    return header
 
 
 def check_header(header: Mapping[str, Any]) -> None:
@@ -377,6 +373,15 @@ def check_header(header: Mapping[str, Any]) -> None:
         raise DecodeError("Unsupported critical extension")
     if header.get("b64", True) is not True:  # RFC 7797 §3: the payload would not be base64url
         raise DecodeError("Unencoded payloads are not supported")
+
+
+def read_header(segment: bytes) -> dict[str, Any]:
+    """Return the header in `segment`; raise DecodeError if it is malformed or makes demands that we cannot meet."""
+    if segment == _HEADER_SEGMENT:  # nearly always, and then there is nothing to find out
+        return dict(_HEADER)
+    header = read_json(base64url_decode(segment), "header")
+    check_header(header)
+    return header
 
 
 def check_algorithm(header: Mapping[str, Any], algorithms: str | Container[str] | None) -> None:
@@ -603,6 +608,12 @@ _DEFAULT_OPTIONS: dict[str, Any] = {
 }
 
 
+def expected_now(now: float | None, leeway: float | timedelta, *others: Any) -> Expected:
+    """Return what the arguments of `decode` demand of the claims, with the clock for a missing `now`."""
+    seconds = leeway.total_seconds() if isinstance(leeway, timedelta) else leeway
+    return Expected(time.time() if now is None else now, seconds, *others)
+
+
 def read_options(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """Return `options` completed with PyJWT's defaults.
 
@@ -656,9 +667,8 @@ def decode(
         if claims.get(name) is None:
             raise MissingRequiredClaimError(name)
     wanted = [name for name in CLAIM_RULES if option["verify_" + name]] if options else CLAIM_RULES
-    seconds = leeway.total_seconds() if isinstance(leeway, timedelta) else leeway
-    now = time.time() if now is None else now
-    check_claims(claims, Expected(now, seconds, issuer, audience, subject, option["strict_aud"]), wanted)
+    expected = expected_now(now, leeway, issuer, audience, subject, option["strict_aud"])
+    check_claims(claims, expected, wanted)
     return claims
 
 
@@ -727,7 +737,7 @@ def explain(
     audience: str | Iterable[str] | None = None,
     issuer: str | Container[str] | None = None,
     subject: str | None = None,
-    leeway: float = 0,
+    leeway: float | timedelta = 0,
     now: float | None = None,
 ) -> dict[str, Any]:
     """Walk through the steps of `decode` with its arguments and report each; never raises for the token's sake.
@@ -742,7 +752,7 @@ def explain(
         for name, section, demand in _STEPS
     ]
     report: dict[str, Any] = {"claims": None, "header": "", "payload": "", "signing_input": "", "steps": steps}
-    expected = Expected(time.time() if now is None else now, leeway, issuer, audience, subject)
+    expected = expected_now(now, leeway, issuer, audience, subject, False)
     ahead = iter(steps)
     try:
         for ok, found in _walk(jwt, key, expected, report):
@@ -799,6 +809,11 @@ def _encode_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _explain(arguments: argparse.Namespace) -> dict[str, Any]:
+    token, key = _input(arguments.token), _key_from(arguments)
+    return explain(token, key, audience=arguments.audience, issuer=arguments.issuer, now=arguments.now)
+
+
 def _decode_command(arguments: argparse.Namespace) -> int:
     report = _explain(arguments)
     if report["valid"]:
@@ -813,11 +828,6 @@ def _decode_command(arguments: argparse.Namespace) -> int:
         print(f"minijwt: NOT VERIFIED: no key in --key-file or {arguments.key_env}, so anybody may have written this.",
               file=sys.stderr)  # fmt: skip
     return 1
-
-
-def _explain(arguments: argparse.Namespace) -> dict[str, Any]:
-    token, key = _input(arguments.token), _key_from(arguments)
-    return explain(token, key, audience=arguments.audience, issuer=arguments.issuer, now=arguments.now)
 
 
 def _explain_command(arguments: argparse.Namespace) -> int:

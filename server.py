@@ -51,6 +51,8 @@ import minijwt
 
 log = logging.getLogger("minijwt")
 
+DEMO_USERNAME, DEMO_PASSWORD = "admin", "admin123"  # the tutorial's user, known to everybody
+
 
 # ---- Settings --------------------------------------------------------------------------------------------
 # What the operator decides. Read once, from the environment and `.env`; nothing below reads either again.
@@ -212,7 +214,7 @@ def _check_together(settings: Settings) -> None:
             " only its key tells a refresh token from an access token"
         )
     if not settings.cookie_secure and settings.cookie_samesite == "None":
-        raise SettingsError("COOKIE_SAMESITE=None needs COOKIE_SECURE=on: browsers drop such a cookie; use Lax or Strict")
+        raise SettingsError("COOKIE_SAMESITE=None needs COOKIE_SECURE=on: or else set Lax or Strict")
     if not settings.cookie_secure and settings.cookie_name.startswith(("__Host-", "__Secure-")):
         raise SettingsError("COOKIE_NAME with the prefix __Host- or __Secure- needs COOKIE_SECURE=on")
 
@@ -251,11 +253,11 @@ def risks(settings: Settings) -> list[str]:
         ("REFRESH_TOKEN_SECRET", settings.refresh_secret),
     ):
         if len(secret) < minijwt.MIN_KEY_BYTES:
-            found.append(f"{variable} has {len(secret)} bytes, under {minijwt.MIN_KEY_BYTES}: it can be guessed offline")
+            found.append(f"{variable} has only {len(secret)} of {minijwt.MIN_KEY_BYTES} bytes: it can be guessed")
     if not settings.cookie_secure:
         found.append("COOKIE_SECURE=off: the refresh token travels over plain HTTP too")
     if settings.exposed_file:
-        found.append(f"{settings.exposed_file} can be read by other users of this machine: chmod 600 {settings.exposed_file}")
+        found.append(f"other users of this machine can read {settings.exposed_file}: chmod 600 {settings.exposed_file}")
     return found
 
 
@@ -263,14 +265,13 @@ def check_exposure(settings: Settings) -> list[str]:
     """The exposure rule: return the risks as warnings on a private server, raise SettingsError on an open one."""
     found = risks(settings)
     if found and not settings.private:
-        raise SettingsError(f"HOST={settings.host} can be reached from elsewhere, so this is refused: " + "; ".join(found))
+        raise SettingsError(f"HOST={settings.host} can be reached from elsewhere, which forbids: " + "; ".join(found))
     return found
 
 
 # ---- Accounts --------------------------------------------------------------------------------------------
 # The rules: who may log in, and what a refresh token is worth. The only caller of minijwt. Knows no HTTP.
 
-DEMO_USERNAME, DEMO_PASSWORD = "admin", "admin123"  # the tutorial's, known to everybody
 DEMO_EPOCH = "demo"  # a user's epoch is copied into the refresh tokens: change it, and all of them are void
 MAX_COOKIES = 8  # refresh tokens of one request that are looked at: a planted cookie or two must not hide ours
 
@@ -346,7 +347,7 @@ class Accounts:
             session = Session(claims["username"], sha256(token.encode()).hexdigest(), 0, DEMO_EPOCH)
         else:
             raise minijwt.InvalidTokenError("these are not the claims of a refresh token")
-        if tuple(map(type, session)) != (str, str, int, str):
+        if [type(value) for value in session] != [str, str, int, str]:
             raise minijwt.InvalidTokenError("a claim of the refresh token has the wrong type")
         if session.username != DEMO_USERNAME or session.epoch != DEMO_EPOCH:
             raise minijwt.InvalidTokenError("the refresh token's user does not exist, or has ended all sessions")
@@ -405,7 +406,7 @@ def _check_text(head: bytes) -> None:
     # Take away all that may be there, and only line ends may be left. A bare CR or LF is where two servers
     # disagree about how many requests they see (RFC 9112 §2.2, §11.2).
     if head.translate(None, _TEXT) != b"\r\n" * head.count(b"\r\n"):
-        raise _malformed("control_character", "The request holds a control character, or a line that does not end in CR LF.")
+        raise _malformed("control_character", "A control character, or a line that does not end in CR LF.")
 
 
 def _parse_fields(lines: list[bytes]) -> dict[bytes, bytes]:
@@ -428,7 +429,7 @@ def _content_length(fields: Mapping[bytes, bytes]) -> int:
     length = fields.get(b"content-length", b"")
     if b"transfer-encoding" in fields:  # RFC 9112 §6.1: never followed, so never a source of smuggled requests
         if fields[b"transfer-encoding"].lower() == b"chunked" and not length:
-            raise HTTPError(HTTPStatus.LENGTH_REQUIRED, "length_required", "Send the body with a Content-Length, not in chunks.")
+            raise HTTPError(HTTPStatus.LENGTH_REQUIRED, "length_required", "Send a Content-Length, not chunks.")
         raise _malformed("transfer_encoding", "Transfer-Encoding is not supported.")
     if b"content-length" not in fields:
         return 0
@@ -481,7 +482,7 @@ def parse_head(head: bytes) -> tuple[Request, int]:
         if not match:
             raise _malformed("malformed_request_line", "The request line is not of the form METHOD TARGET HTTP/1.1.")
         if match[1] != b"1":
-            raise HTTPError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "http_version", "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+            raise HTTPError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "http_version", "This is HTTP/1.1 and HTTP/1.0.")
     fields = _parse_fields(lines[1:])
     if not _HOST.fullmatch(fields.get(b"host", b"")) and (version != b"HTTP/1.0" or b"host" in fields):
         raise _malformed("host", "There must be exactly one valid Host.")  # RFC 9112 §3.2: and if not, 400
@@ -493,7 +494,7 @@ def parse_head(head: bytes) -> tuple[Request, int]:
 
 
 class Framer:
-    """Cuts the bytes of a connection into requests. `receive` takes what has arrived, `next_request` gives what is whole."""
+    """Cuts bytes into requests: `receive` takes what arrives, `next_request` gives what is whole."""
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -511,6 +512,8 @@ class Framer:
     def next_request(self) -> Request | None:
         """Return the next request if all of it is here, else None; raise HTTPError if it is none, which ends all."""
         if self._head is None:
+            if not self._buffer:
+                return None
             if self._buffer[:2] == b"\r\n":  # RFC 9112 §2.2: an empty line before a request is forgiven
                 self._buffer = self._buffer[2:]
             head, end, rest = self._buffer.partition(b"\r\n\r\n")
@@ -577,6 +580,9 @@ def cookies_named(name: str, request: Request) -> list[str]:
     return found
 
 
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+
+
 class Writer:
     """Writes every answer, in one piece. `clock` is for the Date."""
 
@@ -602,7 +608,7 @@ class Writer:
     def write(self, response: Response, request: Request | None, keep_alive: bool) -> bytes:
         """Return `response` as the answer to `request` (None: it could not be read), ready to be sent."""
         status = response.status
-        head = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"]
+        head = [_STATUS_LINES[status]]
         if status != HTTPStatus.NO_CONTENT:  # RFC 9110 §8.6: it has no Content-Length
             head.append(f"Content-Type: {response.content_type}\r\nContent-Length: {len(response.body)}\r\n")
         for name, value in response.fields:
@@ -640,6 +646,11 @@ def answer_json(status: int, value: object, *fields: tuple[str, str]) -> Respons
     return Response(status, json.dumps(value).encode("ascii"), fields=fields)
 
 
+def _access_token(token: str, *fields: tuple[str, str]) -> Response:
+    # base64url and dots need no escaping: the body that answer_json would make, without its four microseconds
+    return Response(200, f'{{"accessToken": "{token}"}}'.encode("ascii"), fields=fields)
+
+
 def _unauthorized(app: App, message: str) -> Response:
     """The tutorial's 406, or the 401 that RFC 9110 §15.5.2 would have, with the challenge that belongs to it."""
     challenge = (("WWW-Authenticate", 'Bearer realm="minijwt"'),) if app.settings.unauthorized_status == 401 else ()
@@ -666,7 +677,7 @@ def post_login(app: App, request: Request) -> Response:
         access, refresh = app.accounts.login(username, password)
     except (ValueError, KeyError, Refused):
         return _unauthorized(app, "Invalid credentials")
-    return answer_json(HTTPStatus.OK, {"accessToken": access}, _refresh_cookie(app, refresh))
+    return _access_token(access, _refresh_cookie(app, refresh))
 
 
 def post_refresh(app: App, request: Request) -> Response:
@@ -674,7 +685,7 @@ def post_refresh(app: App, request: Request) -> Response:
         access = app.accounts.refresh(cookies_named(app.settings.cookie_name, request))
     except Refused:
         return _unauthorized(app, "Unauthorized")
-    return answer_json(HTTPStatus.OK, {"accessToken": access})
+    return _access_token(access)
 
 
 # ---- Routes ----------------------------------------------------------------------------------------------
@@ -793,42 +804,51 @@ REQUEST_SECONDS = 5.0  # from the first byte of a request to its last
 IDLE_SECONDS = 30.0  # between two requests
 LINGER_SECONDS = 2.0  # for a client to read why it was refused
 SWEEP_SECONDS = 1.0  # how often deadlines are looked at; so that is how exact they are
+BACKLOG = 1024  # connections that may wait to be accepted
 SHUTDOWN_SECONDS = 10.0  # for answers that are on their way when we are told to stop
 
 
 class Connection(asyncio.Protocol):
     """One client: feeds a Handler and sends what it returns."""
 
-    __slots__ = ("_handler", "_lingering", "_server", "_transport", "deadline")
+    __slots__ = ("_connections", "_handler", "_handler_class", "_lingering", "_time", "_transport", "deadline")
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, handler_class: type[Handler], connections: set[Connection], time: Callable[[], float]) -> None:
+        """`connections` are all that are open; `time` returns seconds and never goes back."""
+        self._handler_class = handler_class
+        self._connections = connections
+        self._time = time
         self._lingering = False
-        self.deadline = server.time() + REQUEST_SECONDS
+        self.deadline = time() + REQUEST_SECONDS
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request has begun to arrive, and not ended."""
+        return self._handler.framer.busy
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._handler = self._server.handler_class(None, transport.get_extra_info("peername"), self._server)
-        self._server.connections.add(self)
+        self._handler = self._handler_class(None, transport.get_extra_info("peername"), None)
+        self._connections.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._server.connections.discard(self)
+        self._connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
         if self._lingering:
             return  # refused already: what else it sends is only read so that our answer is not lost
         handler = self._handler
-        waiting = handler.framer.busy
+        waiting = self.busy
         answers = handler.receive(data)
         if answers:
             self._transport.write(answers)
         if handler.close_connection:
             self._finish()
-        elif handler.framer.busy and (answers or not waiting):
-            self.deadline = self._server.time() + REQUEST_SECONDS
+        elif self.busy and (answers or not waiting):
+            self.deadline = self._time() + REQUEST_SECONDS
         elif answers:
-            self.deadline = self._server.time() + IDLE_SECONDS
+            self.deadline = self._time() + IDLE_SECONDS
 
     def eof_received(self) -> bool:
         if not self._lingering and not self._handler.close_connection:
@@ -845,7 +865,7 @@ class Connection(asyncio.Protocol):
     def _finish(self) -> None:
         """Send what is left and close, without the reset that unread input would cause (RFC 9112 §9.6)."""
         self._lingering = True
-        self.deadline = self._server.time() + LINGER_SECONDS
+        self.deadline = self._time() + LINGER_SECONDS
         if self._transport.can_write_eof():
             self._transport.write_eof()
         else:
@@ -853,7 +873,7 @@ class Connection(asyncio.Protocol):
 
     def expire(self) -> None:
         """The deadline has passed: say so if a request had begun, and close."""
-        if self._lingering or not self._handler.framer.busy:
+        if self._lingering or not self.busy:
             self._transport.abort() if self._lingering else self._transport.close()
             return
         error = HTTPError(HTTPStatus.REQUEST_TIMEOUT, "timeout", "The request took too long to arrive.")
@@ -897,7 +917,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
         for listener in sockets:
             listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise SettingsError(f"PORT {port} is in use on {host}: stop the other program, or set another PORT") from None
+            raise SettingsError(f"PORT {port} is in use on {host}: stop that program, or set another PORT") from None
         if error.errno == errno.EACCES:
             raise SettingsError(f"PORT {port} may not be used by this user: set one above 1023") from None
         raise SettingsError(f"HOST {host} cannot be listened on: {error.strerror}") from None
@@ -908,24 +928,14 @@ class Server:
     """Serves an App on an event loop until it is told to stop."""
 
     def __init__(self, app: App, sockets: list[socket.socket]) -> None:
-        self.handler_class = handler_for(app)
+        self._handler_class = handler_for(app)
         self.connections: set[Connection] = set()
-        self.time = time.monotonic
         self._sockets = sockets
 
-    async def serve(self, ready: Callable[[], None] = lambda: None) -> None:
-        """Accept and answer; call `ready` when listening. SIGTERM or SIGINT ends it in an orderly way, a second at once."""
+    async def serve(self, stopped: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
+        """Call `ready` when listening, then accept and answer until `stopped` is set; end in an orderly way."""
         loop = asyncio.get_running_loop()
-        stopped = asyncio.Event()
-
-        def stop() -> None:
-            if stopped.is_set():
-                os._exit(1)  # asked twice: now
-            stopped.set()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
-        listeners = [await loop.create_server(lambda: Connection(self), sock=sock, backlog=1024) for sock in self._sockets]
+        listeners = [await loop.create_server(self._connection, sock=sock, backlog=BACKLOG) for sock in self._sockets]
         sweeper = loop.create_task(self._sweep())
         ready()
         await stopped.wait()
@@ -934,20 +944,37 @@ class Server:
             listener.close()
         for connection in list(self.connections):
             connection.stop()
-        end = self.time() + SHUTDOWN_SECONDS
-        while self.connections and self.time() < end:
+        end = time.monotonic() + SHUTDOWN_SECONDS
+        while self.connections and time.monotonic() < end:
             await asyncio.sleep(0.02)
+
+    def _connection(self) -> Connection:
+        return Connection(self._handler_class, self.connections, time.monotonic)
 
     async def _sweep(self) -> None:
         """Let every connection whose deadline has passed know."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            now = self.time()
+            now = time.monotonic()
             for connection in [each for each in self.connections if each.deadline < now]:
                 connection.expire()
 
 
 # ---- Command line ----------------------------------------------------------------------------------------
+
+
+async def _serve_until_signalled(server: Server, greeting: str) -> None:
+    """Serve; SIGTERM or SIGINT ends it in an orderly way, a second one at once."""
+    stopped = asyncio.Event()
+
+    def stop() -> None:
+        if stopped.is_set():
+            os._exit(1)
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    await server.serve(stopped, lambda: print(greeting, flush=True))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -972,7 +999,7 @@ def main(argv: list[str] | None = None) -> int:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     port = sockets[0].getsockname()[1]
     server = Server(build(settings), sockets)
-    asyncio.run(server.serve(lambda: print(f"Server active on http://{host}:{port}!", flush=True)))
+    asyncio.run(_serve_until_signalled(server, f"Server active on http://{host}:{port}!"))
     return 0
 
 

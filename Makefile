@@ -1,0 +1,31 @@
+# minijwt: nothing to build, nothing to install.
+PYTHON ?= python3
+VENV ?= .venv
+# pytest is only for the tests: the one there is, or one in .venv.
+PYTEST = $(shell $(PYTHON) -c 'import pytest' 2>/dev/null && echo $(PYTHON) || echo $(VENV)/bin/python) -m pytest -q
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
+
+run: ## start the server on http://localhost:8000
+	@$(PYTHON) server.py
+
+test: $(VENV) ## run the tests (makes .venv with pytest if there is no pytest)
+	$(PYTEST) tests
+
+prove: $(VENV) ## the long proof: mutants and fuzzing, some minutes
+	$(PYTHON) tests/prove/fuzz.py 30
+	PYTHON=$(firstword $(PYTEST)) $(firstword $(PYTEST)) tests/prove/mutants.py
+
+bench: ## measure against the bare HMAC, PyJWT, uvicorn, Express …; writes dist/bench.md
+	$(PYTHON) tests/bench
+
+clean: ## remove what make has made
+	rm -rf $(VENV) dist .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV):
+	@$(PYTHON) -c 'import pytest' 2>/dev/null || { $(PYTHON) -m venv $(VENV) && $(VENV)/bin/pip install -q pytest; } \
+	|| { rm -rf $(VENV); echo "make: there is no pytest, and $(VENV) could not be made" >&2; exit 1; }
+
+.PHONY: help run test prove bench clean

@@ -1,0 +1,167 @@
+"""What the server's tests share: a clock, an app in one line, requests as bytes, a server process."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import minijwt
+import server
+
+TOP = Path(__file__).resolve().parent.parent
+ACCESS = b"access-secret-for-tests-0123456789abcdef"
+REFRESH = b"refresh-secret-for-tests-0123456789abcde"
+NOW = 1_800_000_000
+LOGIN = b"username=admin&password=admin123"
+FORM = "application/x-www-form-urlencoded"
+
+
+class Clock:
+    """A clock that stands until it is told to go."""
+
+    def __init__(self, now=NOW):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+
+def build(clock=None, **settings):
+    """A whole server without a port."""
+    return server.build(
+        server.Settings(**{"access_secret": ACCESS, "refresh_secret": REFRESH, **settings}), clock or Clock()
+    )
+
+
+def request(method="GET", path="/", body=b"", **fields):
+    """A Request as the framer would make it; `content_type=` becomes `content-type:`."""
+    raw = {name.replace("_", "-").encode(): value.encode("latin-1") for name, value in fields.items()}
+    return server.Request(method, path, raw, body)
+
+
+def post(app, path, body=b"", **fields):
+    return server.respond(app, request("POST", path, body, **fields))
+
+
+def login(app, body=LOGIN, content_type=FORM):
+    return post(app, "/login", body, content_type=content_type)
+
+
+def refresh(app, cookie):
+    return post(app, "/refresh", cookie=cookie)
+
+
+def body(response):
+    return json.loads(response.body)
+
+
+def cookie_of(response):
+    """The refresh token in an answer's Set-Cookie."""
+    (value,) = [value for name, value in response.fields if name == "Set-Cookie"]
+    return value.partition(";")[0].partition("=")[2]
+
+
+def refresh_token(secret=REFRESH, **claims):
+    """A refresh token as the tutorial's own app signs it, changed by `claims`; None leaves a claim out."""
+    merged = {"username": "admin", "iat": NOW, "exp": NOW + 86_400, **claims}
+    return minijwt.encode({name: value for name, value in merged.items() if value is not None}, secret)
+
+
+def raw(method="GET", target="/", body=b"", *lines):
+    """A request as bytes on the wire."""
+    head = [f"{method} {target} HTTP/1.1", "Host: localhost", *lines]
+    if body:
+        head.append(f"Content-Length: {len(body)}")
+    return "\r\n".join(head).encode("latin-1") + b"\r\n\r\n" + body
+
+
+RAW_LOGIN = raw("POST", "/login", LOGIN, f"Content-Type: {FORM}")
+
+
+class Answer:
+    """One answer, cut out of the bytes of a connection."""
+
+    def __init__(self, head, body):
+        status_line, *lines = head.decode("ascii").split("\r\n")
+        version, status, self.reason = status_line.split(" ", 2)
+        assert version == "HTTP/1.1"
+        self.status = int(status)
+        self.fields = [tuple(line.split(": ", 1)) for line in lines]
+        self.body = body
+
+    def __getitem__(self, name):
+        return next((value for key, value in self.fields if key.lower() == name.lower()), None)
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+
+def answers(data, heads_only=0):
+    """Cut `data` into answers; fails unless every byte belongs to one. The last `heads_only` of them have no body."""
+    found = []
+    while data:
+        head, end, data = data.partition(b"\r\n\r\n")
+        assert end, f"not a whole head: {head!r}"
+        answer = Answer(head, b"")
+        length = int(answer["Content-Length"] or 0)
+        if heads_only != len(found) + 1:
+            assert len(data) >= length
+            answer.body, data = data[:length], data[length:]
+        found.append(answer)
+    return found
+
+
+class Process:
+    """`python3 server.py` in a directory of its own, on a free port."""
+
+    def __init__(self, directory, python=(sys.executable,), program=TOP / "server.py", **environment):
+        clean = {name: value for name, value in os.environ.items() if name not in server.VARIABLES}
+        self.process = subprocess.Popen(
+            [*python, str(program)],
+            cwd=directory,
+            env={**clean, "PORT": "0", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.greeting = self.process.stdout.readline().strip()
+        self.port = int(self.greeting.rstrip("!").rpartition(":")[2]) if self.greeting else None
+
+    def exchange(self, data, host="127.0.0.1"):
+        """Send `data`, close our side, and return all that comes back."""
+        with socket.create_connection((host, self.port), timeout=10) as client:
+            client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+            return read_all(client)
+
+    def stop(self, number=15):
+        """End it; return exit status, output and errors."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=20)
+        return self.process.returncode, self.greeting + "\n" + out, err
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.stop()
+
+
+def read_all(client):
+    data = b""
+    while chunk := client.recv(65_536):
+        data += chunk
+    return data
+
+
+def wait_until(condition, seconds=10):
+    """Wait for something that another process or thread does; the only waiting there is in these tests."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.005)

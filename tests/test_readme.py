@@ -1,0 +1,97 @@
+"""What the README says is run: its sessions, its Python, its tables."""
+
+import doctest
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import server
+from serverkit import TOP, Process, build, request
+
+README = (TOP / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+
+
+def commands(block):
+    """A console block as (command, what it prints) pairs."""
+    for part in block.split("$ ")[1:]:
+        command, _, printed = part.partition("\n")
+        yield command, printed
+
+
+def matches(expected, printed):
+    """`…` stands for anything within a line, and a line of it for any lines."""
+    pattern = re.escape(expected.rstrip("\n")).replace("…\\\n", "(?:.*\n)*").replace("…", ".*")
+    return re.fullmatch(pattern, printed.replace("\r", "").rstrip("\n"))
+
+
+def shell(command, directory, **environment):
+    command = command.replace("python3 ", f"{sys.executable} ").replace(" minijwt.py", f" {TOP / 'minijwt.py'}")
+    done = subprocess.run(
+        ["sh", "-c", command],
+        cwd=directory,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    return done.stdout
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+def test_the_first_session_is_as_written(tmp_path):
+    start, *talks = [list(commands(block)) for block in BLOCKS[:3]]
+    ((command, greeting),) = start
+    assert command == "python3 server.py"
+    with Process(tmp_path) as process:
+        here = f"localhost:{process.port}"
+        assert process.greeting + "\n" == greeting.replace("localhost:8000", here)
+        for command, expected in [pair for talk in talks for pair in talk]:
+            printed = shell(command.replace("localhost:8000", here).replace("curl ", "curl -s "), tmp_path)
+            assert matches(expected, printed), f"$ {command}\n{printed}"
+
+
+def test_the_token_session_is_as_written(tmp_path):
+    environment = {}
+    for command, expected in commands(BLOCKS[3]):
+        if command.startswith("export "):
+            name, _, value = command[len("export ") :].partition("=")
+            environment[name] = value
+            continue
+        assert matches(expected, shell(command, tmp_path, **environment)) or command.endswith("> token")
+
+
+def test_the_python_examples_are_as_written():
+    test = doctest.DocTestParser().get_doctest(
+        "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL)), {}, "README", None, 0
+    )
+    result = doctest.DocTestRunner(optionflags=doctest.IGNORE_EXCEPTION_DETAIL).run(test)
+    assert result.attempted >= 4 and result.failed == 0
+
+
+def test_the_table_of_settings_is_complete():
+    table = README[README.index("## Settings") : README.index("## A token")]
+    rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    assert [name for row in rows for name in re.findall("`(.*?)`", row)] == list(server.VARIABLES)
+
+
+def test_the_defaults_in_the_table_are_the_defaults():
+    defaults = dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", README, re.MULTILINE))
+    for variable, text in defaults.items():
+        field, parse = server.VARIABLES[variable]
+        assert parse(text) == getattr(server.Settings(), field), variable
+
+
+def test_every_route_is_in_the_table_of_answers():
+    for path, methods in server.ROUTES.items():
+        for method in methods:
+            assert f"`{method} {path}`" in README
+
+
+def test_every_status_the_readme_promises_is_given():
+    assert server.respond(build(), request("GET", "/nothing")).status == 404
+    for status in ("404", "405", "400", "411", "413", "414", "431", "505"):
+        assert status in README

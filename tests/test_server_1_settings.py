@@ -1,0 +1,187 @@
+"""Settings: every variable, .env as Node's dotenv reads it, and the exposure rule."""
+
+import os
+
+import pytest
+import server
+from server import SettingsError, check_exposure, parse_dotenv, read_settings
+
+SECRETS = {"ACCESS_TOKEN_SECRET": "a" * 32, "REFRESH_TOKEN_SECRET": "b" * 32}
+
+
+def read(tmp_path, dotenv=None, **environ):
+    path = tmp_path / ".env"
+    if dotenv is not None:
+        path.write_bytes(dotenv if isinstance(dotenv, bytes) else dotenv.encode())
+        path.chmod(0o600)
+    return read_settings({**SECRETS, **environ}, str(path))
+
+
+def test_without_any_setting_it_is_the_tutorial(tmp_path):
+    settings = read_settings({}, str(tmp_path / ".env"))
+    assert settings[:2] == ("localhost", 8000)
+    assert settings[4:10] == (600, 86_400, 406, "jwt", "None", True)
+    assert settings.random_secrets
+    assert len(settings.access_secret) == len(settings.refresh_secret) == 32
+    assert settings.access_secret != settings.refresh_secret
+
+
+def test_random_secrets_differ_between_runs(tmp_path):
+    first, second = (read_settings({}, str(tmp_path / ".env")) for _ in range(2))
+    assert first.access_secret != second.access_secret
+
+
+GOOD = [
+    ("HOST", "127.0.0.1", "host", "127.0.0.1"),
+    ("HOST", "::1", "host", "::1"),
+    ("HOST", "0.0.0.0", "host", "0.0.0.0"),
+    ("PORT", "0", "port", 0),
+    ("PORT", "65535", "port", 65_535),
+    ("ACCESS_TOKEN_TTL", "5s", "access_ttl", 5),
+    ("ACCESS_TOKEN_TTL", "10m", "access_ttl", 600),
+    ("REFRESH_TOKEN_TTL", "2h", "refresh_ttl", 7_200),
+    ("REFRESH_TOKEN_TTL", "30d", "refresh_ttl", 2_592_000),
+    ("UNAUTHORIZED_STATUS", "401", "unauthorized_status", 401),
+    ("COOKIE_NAME", "__Host-jwt", "cookie_name", "__Host-jwt"),
+    ("COOKIE_SAMESITE", "Strict", "cookie_samesite", "Strict"),
+    ("ACCESS_TOKEN_SECRET", "ü" * 20, "access_secret", ("ü" * 20).encode()),
+]
+
+
+@pytest.mark.parametrize("variable, text, field, value", GOOD)
+def test_a_good_value_is_taken(tmp_path, variable, text, field, value):
+    assert getattr(read(tmp_path, **{variable: text}), field) == value
+
+
+BAD = [
+    ("HOST", "example.org"), ("HOST", ""), ("HOST", "127.1"), ("HOST", "[::1]"), ("HOST", "1.2.3.4\0"),
+    ("PORT", ""), ("PORT", "-1"), ("PORT", "65536"), ("PORT", "8000 "), ("PORT", "٨٠٠٠"), ("PORT", "0x50"), ("PORT", "8_0"),
+    ("ACCESS_TOKEN_TTL", "600"), ("ACCESS_TOKEN_TTL", "0m"), ("ACCESS_TOKEN_TTL", "-1m"), ("ACCESS_TOKEN_TTL", "1.5h"),
+    ("ACCESS_TOKEN_TTL", "10 m"), ("ACCESS_TOKEN_TTL", "1w"), ("REFRESH_TOKEN_TTL", "999999999d"), ("REFRESH_TOKEN_TTL", "١d"),
+    ("UNAUTHORIZED_STATUS", "403"), ("UNAUTHORIZED_STATUS", "406 "),
+    ("COOKIE_NAME", ""), ("COOKIE_NAME", "a b"), ("COOKIE_NAME", "a=b"), ("COOKIE_NAME", "a;b"), ("COOKIE_NAME", "jwt\r\nX: y"),
+    ("COOKIE_SAMESITE", "none"), ("COOKIE_SAMESITE", ""), ("COOKIE_SECURE", "true"), ("COOKIE_SECURE", ""),
+    ("ACCESS_TOKEN_SECRET", ""), ("REFRESH_TOKEN_SECRET", ""),
+    ("ACCESS_TOKEN_SECRET", "-----BEGIN PUBLIC KEY-----\nMIIB\n-----END PUBLIC KEY-----"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("variable, text", BAD)
+def test_a_wrong_value_is_one_sentence_that_names_the_variable(tmp_path, variable, text):
+    with pytest.raises(SettingsError) as refused:
+        read(tmp_path, **{variable: text})
+    assert str(refused.value).startswith(variable)
+    assert "\n" not in str(refused.value)
+    assert not text or text not in SECRETS.values() and "MIIB" not in str(refused.value)
+
+
+TOGETHER = [
+    ({"COOKIE_SECURE": "off"}, "COOKIE_SAMESITE"),
+    ({"COOKIE_SECURE": "off", "COOKIE_SAMESITE": "Lax", "COOKIE_NAME": "__Host-jwt"}, "COOKIE_NAME"),
+    ({"COOKIE_SECURE": "off", "COOKIE_SAMESITE": "Lax", "COOKIE_NAME": "__Secure-jwt"}, "COOKIE_NAME"),
+    ({"REFRESH_TOKEN_SECRET": "a" * 32}, "REFRESH_TOKEN_SECRET"),
+    ({"REFRESH_TOKEN_SECRET": "a" * 32 + "\0"}, "REFRESH_TOKEN_SECRET"),  # HMAC pads with zeros: the same key
+]
+
+
+@pytest.mark.parametrize("environ, variable", TOGETHER)
+def test_settings_that_are_wrong_together_are_refused(tmp_path, environ, variable):
+    with pytest.raises(SettingsError, match=variable):
+        read(tmp_path, **environ)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_one_secret_alone_is_refused(tmp_path, name):
+    with pytest.raises(SettingsError, match=f"{name} is set alone"):
+        read_settings({name: "x" * 32}, str(tmp_path / ".env"))
+
+
+def test_the_environment_wins_over_dotenv(tmp_path):
+    settings = read(tmp_path, "PORT=1\nHOST=::1\n", PORT="2")
+    assert (settings.port, settings.host) == (2, "::1")
+
+
+DOTENV = [
+    ("A=1", {"A": "1"}),
+    ("A = 1 \n", {"A": "1"}),
+    ("export A=1", {"A": "1"}),
+    ("A: 1", {"A": "1"}),
+    ("A=", {"A": ""}),
+    ("A=''\nB=2", {"A": "", "B": "2"}),
+    ("A='x # y'", {"A": "x # y"}),
+    ('A="x # y" # z', {"A": "x # y"}),
+    ('A=`it\'s "so"`', {"A": 'it\'s "so"'}),
+    ("A=x # y", {"A": "x"}),
+    ("A=x#y", {"A": "x"}),
+    ("# A=1\n\n  # more\nB=2", {"B": "2"}),
+    ('A="x\\ny"', {"A": "x\ny"}),
+    ("A='x\\ny'", {"A": "x\\ny"}),
+    ('A="x\ny"\nB=1', {"A": "x\ny", "B": "1"}),
+    ("A=1\r\nB=2\r\n", {"A": "1", "B": "2"}),
+    ("\ufeffA=1", {"A": "1"}),
+    ("A=1\nA=2", {"A": "2"}),
+    ("A=a=b", {"A": "a=b"}),
+    ("A.B-C=1", {"A.B-C": "1"}),
+    ("  A=1", {"A": "1"}),
+    ("A=ü", {"A": "ü"}),
+    ("", {}),
+]
+
+
+@pytest.mark.parametrize("text, values", DOTENV)
+def test_dotenv_is_read_as_node_reads_it(text, values):
+    assert parse_dotenv(text) == values
+
+
+@pytest.mark.parametrize("text, line", [("A", 1), ("A=1\nnonsense here\n", 2), ("=1", 1), ("A=1\n\n\n!", 4)])
+def test_a_line_of_dotenv_that_says_nothing_is_named(text, line):
+    with pytest.raises(ValueError, match=f"line {line} "):
+        parse_dotenv(text)
+
+
+def test_a_dotenv_that_is_not_utf8_or_not_a_file_is_one_sentence(tmp_path):
+    with pytest.raises(SettingsError, match="not UTF-8"):
+        read(tmp_path, b"A=\xff")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        read_settings({}, str(tmp_path))
+
+
+def risky(**changes):
+    good = {"access_secret": b"a" * 32, "refresh_secret": b"b" * 32}
+    return server.Settings(**{**good, **changes})
+
+
+RISKS = [
+    ({}, "demo user"),
+    ({"random_secrets": True}, "random"),
+    ({"access_secret": b"short"}, "ACCESS_TOKEN_SECRET has only 5"),
+    ({"refresh_secret": b"short"}, "REFRESH_TOKEN_SECRET has only 5"),
+    ({"cookie_secure": False}, "COOKIE_SECURE=off"),
+    ({"exposed_file": ".env"}, "chmod 600 .env"),
+]
+
+
+@pytest.mark.parametrize("changes, word", RISKS)
+def test_a_risk_is_a_warning_in_private_and_a_refusal_in_the_open(changes, word):
+    assert any(word in risk for risk in check_exposure(risky(**changes)))
+    for host in ("0.0.0.0", "::", "192.0.2.1", "2001:db8::1"):
+        with pytest.raises(SettingsError, match=word):
+            check_exposure(risky(host=host, **changes))
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.10", "::1"])
+def test_loopback_is_private(host):
+    assert risky(host=host).private
+
+
+def test_a_dotenv_that_others_can_read_is_noticed(tmp_path):
+    path = tmp_path / ".env"
+    path.write_text("PORT=1")
+    for mode, exposed in ((0o600, ""), (0o640, str(path)), (0o604, str(path))):
+        os.chmod(path, mode)
+        assert read_settings({}, str(path)).exposed_file == exposed
+
+
+def test_no_sentence_holds_a_secret():
+    settings = risky(access_secret=b"hunter2", refresh_secret=b"hunter3", random_secrets=True)
+    assert "hunter" not in " ".join(server.risks(settings))

@@ -1,0 +1,215 @@
+"""Every route and every error through respond(): a table, without a port."""
+
+import json
+
+import minijwt
+import pytest
+import server
+from serverkit import (
+    ACCESS,
+    FORM,
+    LOGIN,
+    NOW,
+    Clock,
+    body,
+    build,
+    cookie_of,
+    login,
+    post,
+    refresh,
+    refresh_token,
+    request,
+)
+
+WRONG = (406, {"message": "Invalid credentials"})
+REFUSED = (406, {"message": "Unauthorized"})
+
+
+def test_login_answers_an_access_token_and_a_cookie():
+    answer = login(build())
+    assert answer.status == 200
+    assert answer.content_type == "application/json; charset=utf-8"
+    assert answer.body.startswith(b'{"accessToken": "') and list(body(answer)) == ["accessToken"]
+    assert answer.fields == (
+        ("Set-Cookie", f"jwt={cookie_of(answer)}; Max-Age=86400; Path=/; Expires=Sat, 16 Jan 2027 08:00:00 GMT;"
+                       " HttpOnly; Secure; SameSite=None"),
+    )  # fmt: skip
+
+
+LOGINS = [
+    ("as in the tutorial", LOGIN, FORM, 200),
+    ("with a charset", LOGIN, FORM + "; charset=utf-8", 200),
+    ("other order, other fields", b"x=1&password=admin123&y=&username=admin", FORM, 200),
+    ("percent-encoded", b"%75sername=%61dmin&password=admin%31%32%33", FORM, 200),
+    ("wrong password", b"username=admin&password=admin124", FORM, 406),
+    ("wrong user", b"username=root&password=admin123", FORM, 406),
+    ("a user in UTF-8", "username=\xe4dmin&password=admin123".encode(), FORM, 406),
+    ("an emoji, escaped", b"username=%F0%9F%98%80&password=admin123", FORM, 406),
+    ("a lone surrogate, escaped", b"username=%ED%A0%80&password=admin123", FORM, 406),
+    ("no password", b"username=admin", FORM, 406),
+    ("no username", b"password=admin123", FORM, 406),
+    ("empty password", b"username=admin&password=", FORM, 406),
+    ("empty body", b"", FORM, 406),
+    ("username twice", b"username=admin&username=admin&password=admin123", FORM, 406),
+    ("password twice", b"username=admin&password=x&password=admin123", FORM, 406),
+    ("an array", b"username[]=admin&password=admin123", FORM, 406),
+    ("other case", b"Username=admin&Password=admin123", FORM, 406),
+    ("a space more", b"username=admin+&password=admin123", FORM, 406),
+    ("a NUL more", b"username=admin&password=admin123%00", FORM, 406),
+    ("JSON", json.dumps({"username": "admin", "password": "admin123"}).encode(), "application/json", 406),
+    ("a form that says JSON", LOGIN, "application/json", 406),
+    ("multipart", LOGIN, "multipart/form-data; boundary=x", 406),
+    ("plain text", LOGIN, "text/plain", 406),
+    ("a type in pieces", LOGIN, "application", 406),
+    ("bad escapes", b"username=%&password=%zz", FORM, 406),
+    ("bad UTF-8", b"username=\xff\xfe&password=admin123", FORM, 406),
+    ("only separators", b"&&&===&", FORM, 406),
+]
+
+
+@pytest.mark.parametrize("form, kind, status", [pytest.param(*case[1:], id=case[0]) for case in LOGINS])
+def test_a_login_is_taken_or_refused(form, kind, status):
+    answer = login(build(), form, kind)
+    assert answer.status == status
+    if status == 406:
+        assert (answer.status, body(answer)) == WRONG
+        assert answer.fields == ()
+
+
+def test_a_form_without_a_type_is_refused():
+    answer = post(build(), "/login", LOGIN)
+    assert (answer.status, body(answer)) == WRONG
+
+
+def test_credentials_in_the_query_are_not_credentials():
+    framer = server.Framer()
+    framer.receive(b"POST /login?" + LOGIN + b" HTTP/1.1\r\nHost: a\r\nContent-Type: " + FORM.encode() + b"\r\n\r\n")
+    answer = server.respond(build(), framer.next_request())
+    assert (answer.status, body(answer)) == WRONG
+
+
+def test_refresh_answers_a_new_access_token_and_leaves_the_cookie():
+    clock = Clock()
+    app = build(clock)
+    cookie = cookie_of(login(app))
+    for clock.now in (NOW, NOW + 5, NOW + 86_399):
+        answer = refresh(app, f"jwt={cookie}")
+        assert (answer.status, answer.fields) == (200, ())
+        assert minijwt.decode(body(answer)["accessToken"], ACCESS, now=clock.now) == {
+            "username": "admin", "iat": clock.now, "exp": clock.now + 600,
+        }  # fmt: skip
+    clock.now = NOW + 86_400
+    answer = refresh(app, f"jwt={cookie}")
+    assert (answer.status, body(answer)) == REFUSED
+
+
+def test_a_second_login_does_not_end_the_first_and_a_failure_spoils_nothing():
+    app = build()
+    first, second = cookie_of(login(app)), cookie_of(login(app))
+    assert refresh(app, "jwt=garbage").status == 406
+    assert login(app, b"username=admin&password=x").status == 406
+    assert [refresh(app, f"jwt={cookie}").status for cookie in (first, second, first)] == [200, 200, 200]
+
+
+GOOD = refresh_token()
+COOKIES = [
+    ("alone", f"jwt={GOOD}", 200),
+    ("quoted", f'jwt="{GOOD}"', 200),
+    ("among others", f'a=1; prefs={{"x":"y","z":[1]}}; jwt={GOOD}; b', 200),
+    ("behind a planted one", f"jwt=planted; jwt={GOOD}", 200),
+    ("none", "", 406),
+    ("empty", "jwt=", 406),
+    ("other name", f"JWT={GOOD}", 406),
+    ("name with a no-break space", f"\xa0jwt={GOOD}", 406),
+    ("one letter broken", f"jwt={GOOD[:-10]}{'A' if GOOD[-10] != 'A' else 'B'}{GOOD[-9:]}", 406),
+    ("percent-encoded", f"jwt=%65{GOOD[1:]}", 406),
+    ("two sessions", f"jwt={GOOD}; jwt={refresh_token(iat=NOW - 1)}", 406),
+    ("expired", f"jwt={refresh_token(exp=NOW)}", 406),
+    ("an access token", f"jwt={refresh_token(secret=ACCESS)}", 406),
+    ("bytes beyond ASCII", "jwt=\xff\xfe", 406),
+    ("very long", "jwt=" + "A" * 8_000, 406),
+]
+
+
+@pytest.mark.parametrize("cookie, status", [pytest.param(*case[1:], id=case[0]) for case in COOKIES])
+def test_a_cookie_is_taken_or_refused(cookie, status):
+    answer = refresh(build(), cookie)
+    assert answer.status == status
+    if status == 406:
+        assert (answer.status, body(answer)) == REFUSED
+        assert answer.fields == (), "a failed refresh never touches the cookie"
+
+
+def test_refresh_without_any_cookie_field_is_refused():
+    answer = post(build(), "/refresh")
+    assert (answer.status, body(answer)) == REFUSED
+
+
+def test_the_root_says_that_it_runs():
+    answer = server.respond(build(), request("GET", "/"))
+    assert (answer.status, answer.content_type, answer.body) == (200, "text/plain; charset=utf-8", b"server running")
+
+
+ROUTES = [
+    ("HEAD", "/", 200, None, None),
+    ("OPTIONS", "/", 204, None, "GET, HEAD, OPTIONS"),
+    ("OPTIONS", "/login", 204, None, "POST, OPTIONS"),
+    ("OPTIONS", "/refresh", 204, None, "POST, OPTIONS"),
+    ("POST", "/", 405, "method_not_allowed", "GET, HEAD, OPTIONS"),
+    ("GET", "/login", 405, "method_not_allowed", "POST, OPTIONS"),
+    ("HEAD", "/login", 405, "method_not_allowed", "POST, OPTIONS"),
+    ("GET", "/refresh", 405, "method_not_allowed", "POST, OPTIONS"),
+    ("DELETE", "/refresh", 405, "method_not_allowed", "POST, OPTIONS"),
+    ("BREW", "/login", 405, "method_not_allowed", "POST, OPTIONS"),
+    ("TRACE", "/", 405, "method_not_allowed", "GET, HEAD, OPTIONS"),
+    ("post", "/login", 405, "method_not_allowed", "POST, OPTIONS"),
+    *[
+        ("GET", path, 404, "not_found", None)
+        for path in ("/nothing", "/Login", "/login/", "//login", "/./login", "/login%00", "")
+    ],
+    ("OPTIONS", "*", 404, "not_found", None),
+    ("OPTIONS", "/nothing", 404, "not_found", None),
+    ("CONNECT", "localhost:80", 404, "not_found", None),
+]
+
+
+@pytest.mark.parametrize("method, path, status, code, allow", ROUTES)
+def test_everything_else_is_a_json_error(method, path, status, code, allow):
+    answer = server.respond(build(), request(method, path))
+    assert answer.status == status
+    assert dict(answer.fields).get("Allow") == allow
+    if code:
+        assert answer.content_type == "application/json; charset=utf-8"
+        assert set(body(answer)) == {"message", "code"} and body(answer)["code"] == code
+
+
+def test_401_comes_with_the_challenge_that_belongs_to_it():
+    app = build(unauthorized_status=401)
+    for answer in (login(app, b"username=admin&password=x"), refresh(app, "jwt=x")):
+        assert answer.status == 401
+        assert answer.fields == (("WWW-Authenticate", 'Bearer realm="minijwt"'),)
+
+
+def test_the_cookie_is_as_the_settings_say():
+    app = build(cookie_name="__Host-x", cookie_samesite="Strict", refresh_ttl=60)
+    (field,) = login(app).fields
+    name, *attributes = field[1].split("; ")
+    assert name.startswith("__Host-x=eyJ")
+    assert attributes == [
+        "Max-Age=60",
+        "Path=/",
+        "Expires=Fri, 15 Jan 2027 08:01:00 GMT",
+        "HttpOnly",
+        "Secure",
+        "SameSite=Strict",
+    ]
+    (field,) = login(build(cookie_secure=False, cookie_samesite="Lax")).fields
+    assert "Secure" not in field[1] and field[1].endswith("; HttpOnly; SameSite=Lax")
+
+
+def test_a_fault_of_ours_is_a_500_that_says_nothing(caplog):
+    app = build()._replace(accounts=None)
+    answer = login(app)
+    assert (answer.status, body(answer)["code"]) == (500, "internal_error")
+    assert "NoneType" not in answer.body.decode() and "NoneType" in caplog.text
+    assert "admin123" not in caplog.text

@@ -1,0 +1,251 @@
+"""Connection and Server: real sockets on a free port, the event loop in a thread, deadlines called by hand."""
+
+import asyncio
+import random
+import socket
+import threading
+
+import pytest
+import server
+from serverkit import RAW_LOGIN, answers, build, raw, read_all, wait_until
+
+
+class Running:
+    """The server on an event loop in a thread; signals are left to the process tests."""
+
+    def __init__(self, app):
+        self.sockets = server.listen("127.0.0.1", 0)
+        self.address = self.sockets[0].getsockname()
+        self.server = server.Server(app, self.sockets)
+        ready = threading.Event()
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._main(ready)))
+        self.thread.start()
+        assert ready.wait(10)
+
+    async def _main(self, ready):
+        self.loop = asyncio.get_running_loop()
+        self.stopped = asyncio.Event()
+        await self.server.serve(self.stopped, ready.set)
+
+    def connect(self):
+        return socket.create_connection(self.address, timeout=10)
+
+    def exchange(self, *pieces):
+        with self.connect() as client:
+            for piece in pieces:
+                client.sendall(piece)
+            client.shutdown(socket.SHUT_WR)
+            return read_all(client)
+
+    def call(self, function):
+        """Run `function` on the loop and wait for it."""
+        done = threading.Event()
+        self.loop.call_soon_threadsafe(lambda: (function(), done.set()))
+        assert done.wait(10)
+
+    def stop(self):
+        if self.thread.is_alive():
+            self.loop.call_soon_threadsafe(self.stopped.set)
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def running():
+    running = Running(build())
+    yield running
+    running.stop()
+
+
+def test_login_then_refresh_on_one_connection(running):
+    with running.connect() as client:
+        client.sendall(RAW_LOGIN)
+        (login,) = answers(client.recv(65_536))
+        cookie = login["Set-Cookie"].partition(";")[0]
+        for _ in range(3):
+            client.sendall(raw("POST", "/refresh", b"", f"Cookie: {cookie}"))
+            (refresh,) = answers(client.recv(65_536))
+            assert refresh.status == 200 and list(refresh.json) == ["accessToken"]
+            assert refresh["Connection"] is None and refresh["Date"] and refresh["Server"] is None
+
+
+EXCHANGES = [
+    ("a login", RAW_LOGIN, [200]),
+    ("two requests at once", RAW_LOGIN + raw("GET", "/"), [200, 200]),
+    (
+        "three, the second asks to close",
+        raw("GET", "/") + raw("GET", "/", b"", "Connection: close") + raw("GET", "/"),
+        [200, 200],
+    ),
+    ("an error in between goes on", raw("GET", "/x") + raw("GET", "/"), [404, 200]),
+    ("a malformed request ends it", raw("GET", "/") + b"hello\r\n\r\n" + raw("GET", "/"), [200, 400]),
+    ("HTTP/1.0", b"GET / HTTP/1.0\r\n\r\n" + raw("GET", "/"), [200]),
+    ("HTTP/1.0, kept", b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" + raw("GET", "/"), [200, 200]),
+    ("half a login", RAW_LOGIN[:-1], [400]),
+    ("a body nobody asked for", raw("GET", "/", b"body") + raw("GET", "/"), [200, 200]),
+    ("a large body", raw("POST", "/login", b"x" * 16_385), [413]),
+    ("chunks", raw("POST", "/login", b"", "Transfer-Encoding: chunked") + b"0\r\n\r\n" + RAW_LOGIN, [411]),
+    ("nothing", b"", []),
+    ("an empty line", b"\r\n", []),
+]
+
+
+@pytest.mark.parametrize("data, statuses", [pytest.param(*case[1:], id=case[0]) for case in EXCHANGES])
+def test_an_exchange_is_the_same_in_one_piece_and_byte_by_byte(running, data, statuses):
+    pieces = [data[i : i + 1] for i in range(len(data))] if len(data) < 2_000 else [data[:9_000], data[9_000:]]
+    for sent in ([data], pieces):
+        found = answers(running.exchange(*sent))
+        assert [answer.status for answer in found] == statuses
+        assert all("message" in answer.json for answer in found if answer.status >= 400)
+
+
+def test_head_has_no_body_and_keeps_the_connection(running):
+    found = answers(running.exchange(raw("HEAD", "/")), heads_only=1)
+    assert (found[0].status, found[0]["Content-Length"], found[0].body) == (200, "14", b"")
+
+
+def test_an_answer_to_too_much_survives(running):
+    """The client is still sending when it is refused; a reset would destroy the answer."""
+    with running.connect() as client:
+        client.sendall(raw("POST", "/login", b"", "Content-Length: 1000000"))
+        client.sendall(b"x" * 200_000)
+        (answer,) = answers(read_all(client))
+    assert (answer.status, answer["Connection"], answer.json["code"]) == (413, "close", "body_too_large")
+
+
+def test_whatever_bytes_arrive_the_answer_is_json_and_the_next_client_is_served(running):
+    generator = random.Random(1)
+    for _ in range(200):
+        noise = bytes(generator.randrange(256) for _ in range(generator.randrange(1, 300)))
+        mutated = bytearray(RAW_LOGIN)
+        mutated[generator.randrange(len(mutated))] = generator.randrange(256)
+        for data in (noise, noise + b"\r\n\r\n", bytes(mutated)):
+            for answer in answers(running.exchange(data)):
+                assert answer.status in (200, 400, 404, 405, 406, 411, 413, 505)
+                assert answer.json
+    assert answers(running.exchange(RAW_LOGIN))[0].status == 200
+
+
+def test_many_connections_at_once(running):
+    clients = [running.connect() for _ in range(100)]
+    for client in clients:
+        client.sendall(RAW_LOGIN[:50])
+    for client in clients:
+        client.sendall(RAW_LOGIN[50:])
+    for client in clients:
+        assert answers(client.recv(65_536))[0].status == 200
+        client.close()
+    wait_until(lambda: not running.server.connections)
+
+
+def expire(running):
+    running.call(lambda: [connection.expire() for connection in list(running.server.connections)])
+
+
+def test_an_idle_connection_is_closed_in_silence(running):
+    with running.connect() as client:
+        client.sendall(raw("GET", "/"))
+        assert answers(client.recv(65_536))[0].status == 200
+        expire(running)
+        assert read_all(client) == b""
+
+
+def test_a_slow_request_is_told_so(running):
+    with running.connect() as client:
+        client.sendall(RAW_LOGIN[:30])
+        wait_until(lambda: any(connection.busy for connection in running.server.connections))
+        expire(running)
+        (answer,) = answers(read_all(client))
+    assert (answer.status, answer.json["code"]) == (408, "timeout")
+
+
+def test_the_deadline_counts_from_the_first_byte_of_a_request_and_not_from_the_last():
+    seconds = [100.0]
+    connection = server.Connection(server.handler_for(build()), set(), lambda: seconds[0])
+
+    class Transport(asyncio.Transport):
+        def get_extra_info(self, name, default=None):
+            return ("127.0.0.1", 1)
+
+        def write(self, data):
+            pass
+
+    connection.connection_made(Transport())
+    assert connection.deadline == 100 + server.REQUEST_SECONDS
+    seconds[0] = 101
+    connection.data_received(RAW_LOGIN)
+    assert connection.deadline == 101 + server.IDLE_SECONDS
+    seconds[0] = 110
+    connection.data_received(RAW_LOGIN[:10])
+    assert connection.deadline == 110 + server.REQUEST_SECONDS
+    seconds[0] = 114
+    connection.data_received(RAW_LOGIN[10:20])
+    assert connection.deadline == 110 + server.REQUEST_SECONDS
+    seconds[0] = 114.5
+    connection.data_received(RAW_LOGIN[20:] + RAW_LOGIN[:5])
+    assert connection.deadline == 114.5 + server.REQUEST_SECONDS
+
+
+def test_the_sweep_finds_what_is_overdue(monkeypatch):
+    monkeypatch.setattr(server, "SWEEP_SECONDS", 0.001)
+    running = Running(build())
+    with running.connect() as client:
+        wait_until(lambda: running.server.connections)
+        (connection,) = running.server.connections
+        connection.deadline = 0
+        assert read_all(client) == b""
+    running.stop()
+
+
+def test_stopping_closes_idle_connections(running):
+    with running.connect() as client:
+        client.sendall(raw("GET", "/"))
+        assert answers(client.recv(65_536))[0].status == 200
+        running.stop()
+        assert read_all(client) == b""
+
+
+def test_localhost_listens_on_both_loopbacks_with_one_port():
+    sockets = server.listen("localhost", 0)
+    try:
+        addresses = [listener.getsockname()[:2] for listener in sockets]
+        assert addresses[0][0] == "127.0.0.1"
+        assert len({port for _, port in addresses}) == 1
+        if len(addresses) == 1:
+            pytest.skip("this machine has no ::1")
+        assert addresses[1][0] == "::1"
+    finally:
+        for listener in sockets:
+            listener.close()
+
+
+def test_a_port_in_use_is_one_sentence():
+    (taken,) = server.listen("127.0.0.1", 0)
+    taken.listen()
+    port = taken.getsockname()[1]
+    for host in ("127.0.0.1", "localhost"):
+        with pytest.raises(server.SettingsError, match=f"PORT {port} is in use"):
+            server.listen(host, port)
+    taken.close()
+
+
+def test_an_address_that_is_not_ours_is_one_sentence():
+    with pytest.raises(server.SettingsError, match="HOST 192.0.2.1 "):
+        server.listen("192.0.2.1", 0)
+
+
+def test_no_name_is_looked_up(monkeypatch):
+    def poisoned(*args, **kwargs):
+        raise AssertionError("a name was looked up")
+
+    for name in ("getaddrinfo", "getfqdn", "gethostbyname", "gethostbyaddr", "getnameinfo"):
+        monkeypatch.setattr(socket, name, poisoned)
+    for listener in server.listen("localhost", 0):
+        listener.close()
+    running = Running(build())
+    client = socket.socket()  # create_connection would look up
+    client.connect(running.address)
+    client.sendall(RAW_LOGIN)
+    assert answers(client.recv(65_536))[0].status == 200
+    client.close()
+    running.stop()
