@@ -27,7 +27,7 @@ def test_the_top_level_holds_five_things_and_dot_files():
 
 # sys.stdlib_module_names is younger than Python 3.9: so this is the list, and a new import is a decision
 IMPORTS = {
-    "__future__", "argparse", "asyncio", "base64", "calendar", "collections", "datetime", "email", "errno", "hashlib", "hmac", "http",
+    "__future__", "argparse", "asyncio", "base64", "calendar", "collections", "datetime", "email", "errno", "hashlib", "hmac", "http", "io",
     "json", "logging", "math", "os", "re", "signal", "socket", "sys", "time", "typing", "warnings",
 }  # fmt: skip
 

@@ -1,0 +1,101 @@
+"""Measure what our server costs before it has done anything: start-up time and resident memory."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+
+from goals import number, table
+from load import Connection
+from servers import Server, free_port, log_in, our_command, refresh_request, running, start_ours
+
+IDLE_CONNECTIONS = 1000
+SPARE_DESCRIPTORS = 500  # beyond them, for the bench and for the server's reserve
+
+
+def startup_times(times: int) -> list[float]:
+    """Return the seconds from spawn to the first answer, `times` times, sorted."""
+    seconds = []
+    for _ in range(times):
+        began = time.perf_counter()
+        with running(our_command(), free_port()):
+            seconds.append(time.perf_counter() - began)
+    return sorted(seconds)
+
+
+def startup_section(times: int) -> tuple[str, dict[str, float]]:
+    """Return the text about start-up, and its figure: the best, since noise only ever adds."""
+    seconds = startup_times(times)
+    rows = [["from spawn to the first answer", *(number(value, " s") for value in (seconds[0], median(seconds)))]]
+    return f"## Start-up\n\n{table(['', f'best of {times}', 'median'], rows)}\n", {"startup": seconds[0]}
+
+
+def resident_megabytes(pid: int) -> float:
+    """Return the resident memory of the process `pid`, in units of 2**20 bytes; OSError where there is no /proc."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+@contextmanager
+def descriptors(count: int) -> Iterator[None]:
+    """Let this process, and those that it starts, open `count` files; OSError or ValueError if that is forbidden."""
+    import resource  # where there is /proc there is this
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def idle_connection(server: Server, request: bytes, stack: ExitStack) -> Connection:
+    """Return a connection that had one answer and is kept."""
+    connection = Connection(server.port, request)
+    stack.enter_context(connection.socket)
+    connection.send()
+    while connection.receive() is None:
+        pass
+    return connection
+
+
+def is_open(connection: Connection) -> bool:
+    """Tell whether the server has kept `connection`."""
+    try:
+        return connection.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def memory_rows(server: Server) -> list[tuple[str, float]]:
+    """Return the resident memory of `server`, just started, after each of four things."""
+    rows = [("idle, just started", resident_megabytes(server.pid))]
+    request = refresh_request(server.port, log_in(server)).encode("latin-1")
+    rows.append(("after one login", resident_megabytes(server.pid)))
+    with ExitStack() as stack:
+        kept = [idle_connection(server, request, stack) for _ in range(IDLE_CONNECTIONS)]
+        rows.append((f"with {IDLE_CONNECTIONS:,} idle connections", resident_megabytes(server.pid)))
+        closed = IDLE_CONNECTIONS - sum(map(is_open, kept))
+    if closed:
+        raise ValueError(f"the server closed {closed} of {IDLE_CONNECTIONS} idle connections")
+    time.sleep(1)
+    return [*rows, ("a second after they were closed", resident_megabytes(server.pid))]
+
+
+def memory_section() -> tuple[str, dict[str, float]]:
+    """Return the text about memory, and its figures; only words where it cannot be measured."""
+    if not Path("/proc/self/status").exists():
+        return "## Memory\n\nSkipped: there is no /proc here.\n", {}
+    try:
+        with descriptors(IDLE_CONNECTIONS + SPARE_DESCRIPTORS), ExitStack() as stack:
+            rows = memory_rows(start_ours(stack))
+    except (OSError, ValueError) as error:
+        return f"## Memory\n\nSkipped: {error}.\n", {}
+    text = table(["resident memory", "MB"], [[name, number(value)] for name, value in rows])
+    return f"## Memory\n\n{text}\n", {"memory/idle": rows[0][1], "memory/1000": rows[2][1]}

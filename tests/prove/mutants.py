@@ -1,0 +1,328 @@
+"""Show that the tests see:  python3 tests/prove/mutants.py [word]
+
+Puts one classic mistake at a time into a copy of minijwt.py and runs the library's tests against the copy, two at a
+time, those of the room with the mistake first. A mistake that no test notices has survived, and that is a failure.
+A mistake is (name, text, text with the mistake); the text stands exactly once in the file, so a change there that
+makes a mistake impossible to place is noticed too. A word picks the mistakes that have it in their name.
+"""
+
+import concurrent.futures
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+SOURCE = (TOP / "minijwt.py").read_text(encoding="utf-8")
+ROOMS = ["0_file", "1_errors", "2_base64url", "3_json", "4_signature", "5_header", "6_claims", "7_encode", "8_decode",
+ "9_explain",
+         "10_command_line"]  # fmt: skip
+SECONDS = 60  # for all tests on one mutant; who needs more has hung, and is noticed
+
+MISTAKES = {  # by room; that room's tests are tried first
+    "1_errors": [
+        ("a code given twice", 'code = "immature"', 'code = "expired"'),
+        ("a signature error that is no decode error", "class InvalidSignatureError(DecodeError)",
+         "class InvalidSignatureError(InvalidTokenError)"),
+        ("a key error that is a token error", "class InvalidKeyError(PyJWTError)",
+         "class InvalidKeyError(InvalidTokenError)"),
+    ],
+    "2_base64url": [
+        ("the round trip dropped", "    if base64url_encode(raw) != segment:\n", "    if False:\n"),
+        ("padding kept by the writer", 'urlsafe_b64encode(raw).rstrip(b"=")', "urlsafe_b64encode(raw)"),
+        ("padding tolerated by the reader", "if base64url_encode(raw) != segment:",
+         'if base64url_encode(raw) != segment.rstrip(b"="):'),
+        ("a final newline tolerated", "if base64url_encode(raw) != segment:",
+         "if base64url_encode(raw) != segment.rstrip():"),
+        ("the other alphabet tolerated", "if base64url_encode(raw) != segment:",
+         'if base64url_encode(raw) != segment.replace(b"+", b"-").replace(b"/", b"_"):'),
+        ("stray bits tolerated", "if base64url_encode(raw) != segment:",
+         "if base64url_encode(raw)[:-1] != segment[:-1]:"),
+        ("impossible lengths escape as binascii.Error",
+         'raise DecodeError("Invalid base64url: impossible length") from None', "raise"),
+    ],
+    "3_json": [
+        ("duplicate names allowed", "if len(members) != len(pairs):", "if False:"),
+        ("NaN allowed", "    raise ValueError(\"NaN and Infinity are not JSON\")\n\n\n# A text",
+         "    return float(text)\n\n\n# A text"),
+        ("an overflowing float allowed", "if not math.isfinite(value := float(text)):",
+         "if (value := float(text)) is None:"),
+        ("any number of digits read", 'if len(text.lstrip("-")) > MAX_DIGITS:', "if False:"),
+        ("one digit too many read", 'if len(text.lstrip("-")) > MAX_DIGITS:', "if len(text) > MAX_DIGITS + 1:"),
+        ("the sign counted as a digit", 'len(text.lstrip("-")) > MAX_DIGITS', "len(text) > MAX_DIGITS"),
+        ("a byte order mark read over", 'raw.decode("utf-8")', 'raw.decode("utf-8-sig")'),
+        ("bad UTF-8 replaced", 'raw.decode("utf-8")', 'raw.decode("utf-8", "replace")'),
+        ("Latin-1 read", 'raw.decode("utf-8")', 'raw.decode("latin-1")'),
+        ("surrogates in UTF-8 read", 'raw.decode("utf-8")', 'raw.decode("utf-8", "surrogatepass")'),
+        ("white space of all scripts read over", '.strip(" \\t\\n\\r")', ".strip()"),
+        ("no white space read over", '.strip(" \\t\\n\\r")', ""),
+        ("data after the object", "if end != len(text):", "if False:"),
+        ("depth unbounded", 'if "\\\\u" in text or text.count("{") + text.count("[") > MAX_JSON_DEPTH:',
+         'if "\\\\u" in text:'),
+        ("only braces counted as depth", 'text.count("{") + text.count("[") > MAX_JSON_DEPTH',
+         'text.count("{") > MAX_JSON_DEPTH'),
+        ("one level too many", "MAX_JSON_DEPTH = 32 ", "MAX_JSON_DEPTH = 33 "),
+        ("surrogates allowed", 'if "\\\\u" in text or ', "if "),
+        ("only the first spelling of surrogates refused", '"\\\\u" in text', '"\\\\ud8" in text'),
+        ("a recursion error escapes",
+         "except (ValueError, RecursionError):  # ValueError: JSONDecodeError and UnicodeError too",
+         "except ValueError:"),
+        ("an array for an object", "if type(value) is not dict:", "if not isinstance(value, (dict, list)):"),
+        ("the object check dropped", "if type(value) is not dict:", "if False:"),
+        ("NaN written", "if not math.isfinite(value):\n", "if False:\n"),
+        ("names turned into strings", 'raise TypeError("names in a JSON object must be str")', "name = str(name)"),
+        ("any integer written", "        if abs(value) >= _BEYOND:\n", "        if False:\n"),
+    ],
+    "4_signature": [
+        ("== for compare_digest", "if not hmac.compare_digest(sign(signing_input, key), signature):",
+         "if sign(signing_input, key) != signature:"),
+        ("the signature not checked", "if not hmac.compare_digest(sign(signing_input, key), signature):", "if False:"),
+        ("as much of the signature as is there", "hmac.compare_digest(sign(signing_input, key), signature)",
+         "hmac.compare_digest(sign(signing_input, key)[: len(signature)], signature)"),
+        ("an empty signature accepted", "if not hmac.compare_digest(", "if signature and not hmac.compare_digest("),
+        ("upper and lower case alike", "hmac.compare_digest(sign(signing_input, key), signature)",
+         "hmac.compare_digest(sign(signing_input, key).lower(), signature.lower())"),
+        ("the hexadecimal digest signed", 'base64url_encode(hmac.digest(key, signing_input, "sha256"))',
+         'base64url_encode(hmac.digest(key, signing_input, "sha256").hex().encode())'),
+        ("another hash", 'hmac.digest(key, signing_input, "sha256")', 'hmac.digest(key, signing_input, "sha512")'),
+        ("key and text swapped", "hmac.digest(key, signing_input,", "hmac.digest(signing_input, key,"),
+        ("the key cut off at a block", "hmac.digest(key, signing_input,", "hmac.digest(key[:64], signing_input,"),
+        ("an empty key allowed", "        if not key:\n", "        if False:\n"),
+        ("the key stripped", "def sign(signing_input: bytes, key: bytes) -> bytes:\n",
+         "def sign(signing_input: bytes, key: bytes) -> bytes:\n    key = key.strip()\n"),
+        ("the key in Latin-1", 'key = key.encode("utf-8")', 'key = key.encode("latin-1", "replace")'),
+        ("the warning dropped", "        warnings.warn(message, InsecureKeyLengthWarning, stacklevel=3)\n", ""),
+        ("the warning one byte early", "if len(key) < MIN_KEY_BYTES:", "if len(key) <= MIN_KEY_BYTES:"),
+        ("the length enforced never", "        if enforce_length:\n", "        if False:\n"),
+        ("the PEM check dropped", 'b"-----BEGIN " in key or ', ""),
+        ("PEM at the start only", 'b"-----BEGIN " in key', 'key.startswith(b"-----BEGIN ")'),
+        ("the SSH2 check dropped", 'b"---- BEGIN " in key or ', ""),
+        ("the SSH check dropped", " or key.lstrip().startswith(_SSH_KEY_TYPES)", ""),
+        ("security keys forgotten", ', b"sk-ssh-", b"sk-ecdsa-")', ")"),
+        ("SSH at the very start only", "key.lstrip().startswith(_SSH_KEY_TYPES)", "key.startswith(_SSH_KEY_TYPES)"),
+        ("the JWK check dropped", 'return "kty" in str(json.loads(key, parse_int=str))', "return False"),
+        ("a cut JWK taken for a secret", "return b'\"kty\"' in key", "return False"),
+        ("public keys allowed", "raise InvalidKeyError(\"The key is an asymmetric",
+         "InvalidKeyError(\"The key is an asymmetric"),
+    ],
+    "5_header": [
+        ("the size bound dropped", "    if len(token) > MAX_TOKEN_CHARS:\n        raise DecodeError",
+         "    if False:\n        raise DecodeError"),
+        ("the size bound off by one", "    if len(token) > MAX_TOKEN_CHARS:\n        raise DecodeError",
+         "    if len(token) >= MAX_TOKEN_CHARS:\n        raise DecodeError"),
+        ("too few dots accepted", 'if text.count(b".") != 2:', 'if text.count(b".") > 2:'),
+        ("too many dots accepted", 'if text.count(b".") != 2:', 'if text.count(b".") < 2:'),
+        ("any object taken for a token", "    if not isinstance(token, (str, bytes)):\n", "    if False:\n"),
+        ("bytes that are not ASCII", "    if not token.isascii():\n",
+         "    if isinstance(token, str) and not token.isascii():\n"),
+        ("a header that is not ours believed", "if segment == _HEADER_SEGMENT:",
+         "if segment.startswith(_HEADER_SEGMENT[:8]):"),
+        ("a shared header", "return dict(_HEADER)", "return _HEADER"),
+        ("the header not checked",
+         "    header = read_json(base64url_decode(segment), \"header\")\n    check_header(header)\n",
+         "    header = read_json(base64url_decode(segment), \"header\")\n"),
+        ("kid of any type", 'for name in ("kid", "typ", "cty"):', 'for name in ("typ", "cty"):'),
+        ("typ of any type", 'for name in ("kid", "typ", "cty"):', 'for name in ("kid", "cty"):'),
+        ("cty of any type", 'for name in ("kid", "typ", "cty"):', 'for name in ("kid", "typ"):'),
+        ("crit ignored", 'if "crit" in header:', "if False:"),
+        ("an empty crit ignored", 'if "crit" in header:', 'if header.get("crit"):'),
+        ("b64 ignored", 'if header.get("b64", True) is not True:', "if False:"),
+        ("b64 null ignored", 'if header.get("b64", True) is not True:', 'if header.get("b64") is False:'),
+        ("algorithms as a substring", "        algorithms = (algorithms,)  # else", "        pass  # else"),
+        ("no algorithms means any", "    if not algorithms:\n", "    if False:\n"),
+        ("alg from the header", "header.get(\"alg\") != ALGORITHM or ALGORITHM not in algorithms",
+         "header.get(\"alg\") not in algorithms"),
+        ("alg unchecked", "header.get(\"alg\") != ALGORITHM or ", ""),
+        ("alg in any case", "header.get(\"alg\") != ALGORITHM", "str(header.get(\"alg\")).upper() != ALGORITHM"),
+        ("no alg is our alg", "header.get(\"alg\") != ALGORITHM", "header.get(\"alg\", ALGORITHM) != ALGORITHM"),
+        ("the caller's algorithms unchecked", " or ALGORITHM not in algorithms:", ":"),
+        ("the header read from a misspelt payload", "    base64url_decode(payload)\n    base64url_decode(signature)\n",
+         "    base64url_decode(signature)\n"),
+        ("the header read from a misspelt signature",
+         "    base64url_decode(payload)\n    base64url_decode(signature)\n", "    base64url_decode(payload)\n"),
+    ],
+    "6_claims": [
+        ("> for >= at exp", "if not expected.now - expected.leeway < exp:",
+         "if not expected.now - expected.leeway <= exp:"),
+        ("leeway the wrong way at exp", "if not expected.now - expected.leeway < exp:",
+         "if not expected.now + expected.leeway < exp:"),
+        ("leeway forgotten at exp", "if not expected.now - expected.leeway < exp:", "if not expected.now < exp:"),
+        ("a NaN leeway lets exp pass", "if not expected.now - expected.leeway < exp:",
+         "if exp <= expected.now - expected.leeway:"),
+        ("exp in whole seconds", "if not expected.now - expected.leeway < exp:",
+         "if not expected.now - expected.leeway < int(exp):"),
+        ("nbf a second late", "if not nbf <= expected.now + expected.leeway:",
+         "if not nbf < expected.now + expected.leeway:"),
+        ("leeway the wrong way at nbf", "if not nbf <= expected.now + expected.leeway:",
+         "if not nbf <= expected.now - expected.leeway:"),
+        ("nbf ignored", "if not nbf <= expected.now + expected.leeway:", "if False:"),
+        ("iat a second late", "if not iat <= expected.now + expected.leeway:",
+         "if not iat < expected.now + expected.leeway:"),
+        ("leeway the wrong way at iat", "if not iat <= expected.now + expected.leeway:",
+         "if not iat <= expected.now - expected.leeway:"),
+        ("iat ignored", "if not iat <= expected.now + expected.leeway:", "if False:"),
+        ("issuer as a substring", "(expected.issuer,) if isinstance(expected.issuer, str) else expected.issuer",
+         "expected.issuer"),
+        ("an issuer that is no container escapes", "    except TypeError:  # bytes, a number",
+         "    except ZeroDivisionError:  # bytes, a number"),
+        ("no issuer where one is expected", 'elif name == "iss" and expected.issuer is not None or name == "aud"',
+         'elif name == "aud"'),
+        ("no audience where one is expected", ' or name == "aud" and expected.audience is not None:', ":"),
+        ("an empty expectation is none", 'name == "aud" and expected.audience is not None',
+         'name == "aud" and expected.audience'),
+        ("aud ignored when nobody asked", "    if audience is None:  # who",
+         "    if audience is None:\n        return\n    if audience is None:  # who"),
+        ("strict_aud dropped in the token", "not is_audience(aud) or expected.strict_aud and not isinstance(aud, str)",
+         "not is_audience(aud)"),
+        ("strict_aud dropped in the call", "if expected.strict_aud and not isinstance(audience, str):", "if False:"),
+        ("audience as a substring", "named = [aud] if isinstance(aud, str) else aud", "named = aud"),
+        ("wanted letter by letter", "wanted = [audience] if isinstance(audience, str) else audience",
+         "wanted = audience"),
+        ("every audience must match", "if not any(item in named for item in wanted):",
+         "if not all(item in named for item in wanted):"),
+        ("an aud of anything", "isinstance(value, list) and all(isinstance(item, str) for item in value)",
+         "isinstance(value, list)"),
+        ("sub unchecked", "if expected.subject is not None and sub != expected.subject:", "if False:"),
+        ("an empty subject is none", "if expected.subject is not None and sub", "if expected.subject and sub"),
+        ("sub of any type", '"sub": ClaimRule((str,),', '"sub": ClaimRule((str, int, type(None), list),'),
+        ("jti of any type", '"jti": ClaimRule((str,),', '"jti": ClaimRule((str, int, type(None), list),'),
+        ("an iss array", '"iss": ClaimRule((str,),', '"iss": ClaimRule((str, list),'),
+        ("bool as number", "if type(value) not in rule.types:", "if not isinstance(value, rule.types):"),
+        ("the type of a claim unchecked", "if type(value) not in rule.types:", "if False:"),
+        ("null is absent", "        if name in claims:\n            rule",
+         "        if claims.get(name) is not None:\n            rule"),
+        ("zero is absent", "        if name in claims:\n            rule",
+         "        if claims.get(name):\n            rule"),
+    ],
+    "7_encode": [
+        ("any algorithm in encode", "    if algorithm != ALGORITHM:\n", "    if False:\n"),
+        ("alg in headers believed", '    if header["alg"] != ALGORITHM:\n', "    if False:\n"),
+        ("headers unchecked", "    check_header(header)\n    return dict(sorted", "    return dict(sorted"),
+        ("headers never sorted", "return dict(sorted(header.items())) if sort else header", "return header"),
+        ("a payload of any type", "    if not isinstance(payload, dict):\n", "    if False:\n"),
+        ("registered claims of any type", "        raise TypeError(f'the claim", "        TypeError(f'the claim"),
+        ("bool as a time written", " or isinstance(value, bool) or name ==", " or name =="),
+        ("an aud of anything written", ' or name == "aud" and not is_audience(value):', ":"),
+        ("a datetime in local time", "timegm(value.utctimetuple())", "int(value.timestamp() - 3600)"),
+        ("a zone forgotten", "value.utctimetuple()", "value.timetuple()"),
+        ("a token too large written", "    if len(token) > MAX_TOKEN_CHARS:\n        raise ValueError",
+         "    if False:\n        raise ValueError"),
+        ("json_encoder ignored in headers", "_header_to_sign(headers, sort_headers), default)",
+        "_header_to_sign(headers, sort_headers))"),
+    ],
+    "8_decode": [
+        ("options misspelt accepted", "        if name not in _DEFAULT_OPTIONS:\n", "        if False:\n"),
+        ("verify_signature=False accepted", '    if not options.get("verify_signature", True):\n', "    if False:\n"),
+        ("only False refused as verify_signature", 'if not options.get("verify_signature", True):',
+         'if options.get("verify_signature", True) is False:'),
+        ("require as a string", '    if isinstance(options.get("require"), str):\n', "    if False:\n"),
+        ("require ignored", '    for name in option["require"]:\n', "    for name in ():\n"),
+        ("null meets a requirement", "if claims.get(name) is None:", "if name not in claims:"),
+        ("what is falsy does not meet a requirement", "if claims.get(name) is None:", "if not claims.get(name):"),
+        ("verify_ options ignored", 'if option["verify_" + name]] if options else CLAIM_RULES',
+        "] if options else CLAIM_RULES"),
+        ("the algorithm unchecked in decode", "    check_algorithm(read_header(header_segment), algorithms)\n",
+         "    read_header(header_segment)\n"),
+        ("the key not whole", 'key_bytes(key, option["enforce_minimum_key_length"])', "key_bytes(key)"),
+        ("payload parsed first", '    check_signature(signing_input, signature, key_bytes(key, option["enforce',
+         '    read_json(base64url_decode(payload_segment), "payload")\n'
+         '    check_signature(signing_input, signature, key_bytes(key, option["enforce'),
+        ("zero is no time", "self.now = time.time() if now is None else now", "self.now = now or time.time()"),
+        ("the claims unchecked", "    check_claims(claims, expected, wanted)\n", ""),
+        ("strict_aud not passed on", ', subject, option["strict_aud"])', ", subject)"),
+        ("decode_complete unverified", "    claims = decode(jwt, key, *args, **kwargs)\n",
+         '    claims = read_json(base64url_decode(split(jwt)[2]), "payload")\n'),
+    ],
+    "9_explain": [
+        ("explain skips the algorithm", "    check_algorithm(header, (ALGORITHM,))\n", ""),
+        ("explain skips the signature", "        check_signature(signing_input, signature, key_bytes(key))\n",
+         "        key_bytes(key)\n"),
+        ("explain skips the claims", "        check_claims(claims, expected, (name,))\n", ""),
+        ("explain without a key is valid", '    if key is not None:\n        report["claims"] = claims\n',
+         '    report["claims"] = claims\n'),
+        ("an empty key is none to explain", "    if key is None:\n        yield None,",
+         "    if not key:\n        yield None,"),
+        ("explain tells the right signature", "        check_signature(signing_input, signature, key_bytes(key))\n",
+         '        report["expected"] = sign(signing_input, key_bytes(key)).decode()\n'
+         "        check_signature(signing_input, signature, key_bytes(key))\n"),
+        ("explain tells the right digest", "        check_signature(signing_input, signature, key_bytes(key))\n",
+         '        report["mac"] = hmac.digest(key_bytes(key), signing_input, "sha256").hex()\n'
+         "        check_signature(signing_input, signature, key_bytes(key))\n"),
+        ("explain raises", "    except InvalidTokenError as error:\n        next(ahead)",
+         "    except DecodeError as error:\n        next(ahead)"),
+        ("explain forgets the code", "found=str(error), code=error.code)", "found=str(error))"),
+    ],
+    "10_command_line": [
+        ("an unverified token is good", '              file=sys.stderr)  # fmt: skip\n    return 1\n',
+        '              file=sys.stderr)  # fmt: skip\n    return 0\n'),
+        ("the warning on standard output", 'so anybody may have written this.",\n              file=sys.stderr)',
+        'so anybody may have written this.",\n              file=sys.stdout)'),
+        ("terminal escapes printed", "c if c.isprintable() else", "c if True else"),
+        ("a key file's line end kept", "                return key[: -len(end)]\n", "                return key\n"),
+        ("a key file stripped", "            key = file.read()\n", "            key = file.read().strip()\n"),
+        ("a broken pipe is a traceback", "    except BrokenPipeError:\n", "    except ZeroDivisionError:\n"),
+        ("a refused token is exit status 0", '    return 0 if report["valid"] else 1\n', "    return 0\n"),
+    ],
+}  # fmt: skip
+
+MUTANTS = [(room, *mistake) for room, mistakes in MISTAKES.items() for mistake in mistakes]
+
+
+def tried(folder, rooms):
+    """Run the tests of these rooms in `folder`; return None if all passed, else which one did not."""
+    command = [sys.executable, "-W", "error", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no",
+     "--no-header",
+               *(f"tests/test_minijwt_{room}.py" for room in rooms)]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    try:
+        ran = subprocess.run(
+            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return "the clock"
+    if ran.returncode == 0:
+        return None
+    told = ran.stdout.decode("utf-8", "replace")
+    noticed = re.search(r"^(?:FAILED|ERROR) tests/test_minijwt_(.*?)(?: - .*)?$", told, re.MULTILINE)
+    return noticed.group(1) if noticed else f"pytest, exit status {ran.returncode}: {told[-300:]}"
+
+
+def run(source, room):
+    """Run the library's tests on `source`, those of `room` first; return None if all passed, else which one did not."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as name:
+        folder = pathlib.Path(name)
+        shutil.copytree(
+            TOP / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__", "test_server*", "bench")
+        )
+        (folder / "minijwt.py").write_text(source, encoding="utf-8")
+        others = [other for other in ROOMS if other != room]
+        return tried(folder, [room]) or tried(folder, others)
+
+
+def attempt(mutant):
+    room, name, old, new = mutant
+    if SOURCE.count(old) != 1:
+        return name, False, f"cannot be placed: its text stands {SOURCE.count(old)} times in minijwt.py"
+    noticed = run(SOURCE.replace(old, new), room)
+    return name, noticed is not None, noticed or "SURVIVED"
+
+
+def main(only=""):
+    assert len({mutant[1] for mutant in MUTANTS}) == len(MUTANTS)
+    if noticed := run(SOURCE, ROOMS[0]):
+        print(f"mutants: the tests fail without any mistake put in, so they can show nothing: {noticed}")
+        return 1
+    passed = failed = 0
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for name, killed, detail in pool.map(attempt, [mutant for mutant in MUTANTS if only in mutant[1]]):
+            passed, failed = passed + killed, failed + (not killed)
+            print(f"{'killed' if killed else 'FAILED'}  {name:48} {detail}", flush=True)
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:2]))
