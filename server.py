@@ -8,21 +8,21 @@
     POST /refresh  that cookie → a new access token
     GET /          "server running"
 
-The way a request goes, which is also the order of this file, from the bottom up:
+The way a request goes:
 
     bytes → Connection (asyncio) → Handler (http.server) → Framer → Request → respond() → endpoint
           → Accounts → minijwt → Response → Writer → bytes
 
 The words of this file, each with its one meaning:
 
-    access token   str, proves for ten minutes who somebody is; whoever holds it may act as them
-    refresh token  str, lives in the cookie for a day and is only good for new access tokens
-    settings       Settings, read once at the start and never changed
-    now            float, seconds since 1970-01-01 UTC
-    field          a header line of a request: bytes, with its name in lower case
-    refusal        an answer that says no, raised as HTTPError or Refused, never returned
+    access token   str, proves for a few minutes who somebody is; whoever holds it may act as them
+    refresh token  str, lives in a cookie for a day or so and is only good for new access tokens
+    now            float, seconds since 1970-01-01 UTC; deadlines count the seconds of a clock that never goes back
+    header field   a header line of a request: bytes, with its name in lower case
+    refusal        Refused, raised by Accounts, or HTTPError, raised by everything else
 
-Everything is an argument (settings, clock): a test builds a whole server without a port, a sleep or a file.
+Settings and the clock are arguments: a test builds a whole server without a port, a sleep or a file. Read from top to
+bottom: nothing is used above its definition.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ class SettingsError(Exception):
 
 
 class Settings(NamedTuple):
-    """All that can be set, in the order of the README's table. Durations in seconds."""
+    """All that can be set. Durations in seconds."""
 
+    access_secret: bytes
+    refresh_secret: bytes
     host: str = "localhost"
     port: int = 8000
-    access_secret: bytes = b""
-    refresh_secret: bytes = b""
     access_ttl: int = 10 * 60
     refresh_ttl: int = 24 * 60 * 60
     unauthorized_status: int = 406
@@ -78,14 +78,17 @@ class Settings(NamedTuple):
     random_secrets: bool = False  # nobody gave any: they last as long as this run
     exposed_file: str = ""  # a .env that other users of the machine can read
 
+    def __repr__(self) -> str:
+        return f"<Settings {self.host}:{self.port}>"  # never the secrets: what can be logged will be
+
     @property
     def private(self) -> bool:
-        """Whether only programs on this machine can reach us: the one test of the exposure rule."""
+        """Whether only programs on this machine can reach us: all that the exposure rule asks."""
         return self.host in ("localhost", "::1") or self.host.startswith("127.")
 
 
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-MAX_TTL = 3650 * SECONDS["d"]  # ten years: a longer one is a typing error
+UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+MAX_TTL_SECONDS = 3650 * UNIT_SECONDS["d"]  # ten years: a longer one is a typo
 
 
 def _host(text: str) -> str:
@@ -98,16 +101,16 @@ def _host(text: str) -> str:
 
 
 def _port(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,5}", text, re.ASCII) or int(text) > 65_535:
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > 65_535:
         raise ValueError("must be a number from 0 (any free port) to 65535")
     return int(text)
 
 
 def _duration(text: str) -> int:
-    match = re.fullmatch("([0-9]{1,9})([smhd])", text, re.ASCII)
-    seconds = int(match[1]) * SECONDS[match[2]] if match else 0
-    if not 0 < seconds <= MAX_TTL:
-        raise ValueError("must be a number and a unit, s, m, h or d, such as 10m")
+    match = re.fullmatch("([0-9]{1,9})([smhd])", text)
+    seconds = int(match[1]) * UNIT_SECONDS[match[2]] if match else 0
+    if not 0 < seconds <= MAX_TTL_SECONDS:
+        raise ValueError("must be 1s to 3650d: a number and s, m, h or d, such as 10m")
     return seconds
 
 
@@ -117,7 +120,7 @@ def _secret(text: str) -> bytes:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", minijwt.InsecureKeyLengthWarning)  # a matter of `risks`, below
-            return minijwt.key_bytes(os.fsencode(text))
+            return minijwt.key_bytes(text.encode("utf-8", "surrogateescape"))
     except minijwt.InvalidKeyError as error:
         raise ValueError(f"cannot be used: {error}") from None
 
@@ -155,11 +158,11 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
 # lines, and a comment after it.
 _ASSIGNMENT = re.compile(
     r"""[ \t]*(?:export[ \t]+)?(?P<name>[\w.-]+)(?:[ \t]*=|:[ \t])[ \t]*
-    (?: '(?P<single>[^']*)' | "(?P<double>(?:\\.|[^"\\])*)" | `(?P<back>[^`]*)` | (?P<bare>[^\n#]*?) )
+    (?: '(?P<single>(?:\\'|[^'])*)' | "(?P<double>(?:\\"|[^"])*)" | `(?P<back>(?:\\`|[^`])*)` | (?P<bare>[^\n#]*?) )
     [ \t]*(?:\#[^\n]*)?(?:\n|$)""",
-    re.VERBOSE | re.ASCII | re.DOTALL,
+    re.VERBOSE | re.ASCII,
 )
-_NOTHING = re.compile(r"[ \t]*(?:#[^\n]*)?(?:\n|$)")
+_BLANK_OR_COMMENT = re.compile(r"[ \t]*(?:#[^\n]*)?(?:\n|$)")
 
 
 def parse_dotenv(text: str) -> dict[str, str]:
@@ -167,30 +170,29 @@ def parse_dotenv(text: str) -> dict[str, str]:
 
     Raises ValueError, with the number of the line, for a line that is neither an assignment nor a comment.
     """
-    text = text.lstrip("\ufeff").replace("\r\n", "\n")
+    text = re.sub("\r\n?", "\n", text.lstrip("\ufeff"))
     values, at = {}, 0
     while at < len(text):
-        if match := _NOTHING.match(text, at):
-            at = match.end()
-            continue
-        match = _ASSIGNMENT.match(text, at)
+        match = _BLANK_OR_COMMENT.match(text, at) or _ASSIGNMENT.match(text, at)
         if not match:
             line = text.count("\n", 0, at) + 1
             raise ValueError(f"line {line} is neither NAME=value nor a comment")
-        value = next((value for value in match.group("single", "back", "bare") if value is not None), None)
-        if value is None:  # only double quotes know escapes
-            value = match["double"].replace(r"\n", "\n").replace(r"\r", "\r")
-        values[match["name"]] = value
+        if match.re is _ASSIGNMENT:
+            value = match["single"] or match["back"] or match["bare"] or ""
+            if match["double"]:  # only double quotes know escapes
+                value = match["double"].replace(r"\n", "\n").replace(r"\r", "\r")
+            values[match["name"]] = value
         at = match.end()
     return values
 
 
 def _read_dotenv(path: str) -> tuple[dict[str, str], bool]:
-    """Return what the file `path` sets, and whether other users can read it; nothing if there is no such file."""
+    """Return what the file `path` sets, if there is one, and whether other users can read it or own it."""
     try:
         with open(path, "rb") as file:
-            text = file.read().decode("utf-8")
-            return parse_dotenv(text), bool(os.fstat(file.fileno()).st_mode & 0o077)
+            status = os.fstat(file.fileno())
+            exposed = bool(status.st_mode & 0o077) or status.st_uid not in (0, os.geteuid())
+            return parse_dotenv(file.read().decode("utf-8")), exposed
     except FileNotFoundError:
         return {}, False
     except OSError as error:
@@ -201,9 +203,12 @@ def _read_dotenv(path: str) -> tuple[dict[str, str], bool]:
         raise SettingsError(f"{path}: {error}") from None
 
 
+HMAC_BLOCK_BYTES = 64  # of SHA-256 (RFC 2104 §2)
+
+
 def _hmac_key(secret: bytes) -> bytes:
-    """Return `secret` as HMAC pads it: two that agree in this sign alike (RFC 2104 §2)."""
-    return (sha256(secret).digest() if len(secret) > 64 else secret).ljust(64, b"\0")
+    """Return `secret` as HMAC pads it: two secrets that are equal in this form make the same signatures."""
+    return (sha256(secret).digest() if len(secret) > HMAC_BLOCK_BYTES else secret).ljust(HMAC_BLOCK_BYTES, b"\0")
 
 
 def _check_together(settings: Settings) -> None:
@@ -214,7 +219,7 @@ def _check_together(settings: Settings) -> None:
             " only its key tells a refresh token from an access token"
         )
     if not settings.cookie_secure and settings.cookie_samesite == "None":
-        raise SettingsError("COOKIE_SAMESITE=None needs COOKIE_SECURE=on: or else set Lax or Strict")
+        raise SettingsError("COOKIE_SAMESITE=None needs COOKIE_SECURE=on; otherwise set Lax or Strict")
     if not settings.cookie_secure and settings.cookie_name.startswith(("__Host-", "__Secure-")):
         raise SettingsError("COOKIE_NAME with the prefix __Host- or __Secure- needs COOKIE_SECURE=on")
 
@@ -237,7 +242,8 @@ def read_settings(environ: Mapping[str, str], dotenv: str = ".env") -> Settings:
     if len(secrets) == 1:
         raise SettingsError(f"{secrets[0]} is set alone: set both secrets, or none for two random ones")
     if not secrets:
-        values.update(access_secret=os.urandom(32), refresh_secret=os.urandom(32), random_secrets=True)
+        access, refresh = os.urandom(minijwt.MIN_KEY_BYTES), os.urandom(minijwt.MIN_KEY_BYTES)
+        values.update(access_secret=access, refresh_secret=refresh, random_secrets=True)
     settings = Settings(**values)
     _check_together(settings)
     return settings
@@ -257,30 +263,32 @@ def risks(settings: Settings) -> list[str]:
     if not settings.cookie_secure:
         found.append("COOKIE_SECURE=off: the refresh token travels over plain HTTP too")
     if settings.exposed_file:
-        found.append(f"other users of this machine can read {settings.exposed_file}: chmod 600 {settings.exposed_file}")
+        found.append(f"{settings.exposed_file} can be read or is owned by others: chmod 600 {settings.exposed_file}")
     return found
 
 
 def check_exposure(settings: Settings) -> list[str]:
     """The exposure rule: return the risks as warnings on a private server, raise SettingsError on an open one."""
     found = risks(settings)
-    if found and not settings.private:
-        raise SettingsError(f"HOST={settings.host} can be reached from elsewhere, which forbids: " + "; ".join(found))
+    if not settings.private:
+        raise SettingsError(f"HOST={settings.host} is open to others, and that must not be while " + "; ".join(found))
     return found
 
 
 # ---- Accounts --------------------------------------------------------------------------------------------
-# The rules: who may log in, and what a refresh token is worth. The only caller of minijwt. Knows no HTTP.
+# The rules: who may log in, and what a refresh token is worth. The only room that makes or verifies tokens. Knows no
+# HTTP.
 
 DEMO_EPOCH = "demo"  # a user's epoch is copied into the refresh tokens: change it, and all of them are void
 MAX_COOKIES = 8  # refresh tokens of one request that are looked at: a planted cookie or two must not hide ours
+MAX_TOKEN_CHARS = 2_048  # of a refresh token: ours have 300, and none is worth parsing 60,000
 
 _SESSION_CLAIMS = {"username", "sid", "gen", "epoch", "iat", "exp"}
 _TUTORIAL_CLAIMS = {"username", "iat", "exp"}  # what the tutorial's own app signs, and nothing more
 
 
 class Refused(Exception):
-    """Wrong credentials, or no good refresh token; `code` says which, for logs and tests only."""
+    """Wrong credentials, or no good refresh token; `code` says which, for tests."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -305,7 +313,7 @@ class Accounts:
 
     def login(self, username: str, password: str) -> tuple[str, str]:
         """Return an access token and a refresh token; raise Refused if the credentials are wrong."""
-        # Both are compared, always and whole: the time an answer takes says nothing about either.
+        # Both are compared, whatever the first says: the time it takes does not tell which was wrong.
         known = hmac.compare_digest(username.encode(), DEMO_USERNAME.encode())
         if not hmac.compare_digest(password.encode(), DEMO_PASSWORD.encode()) or not known:
             raise Refused("wrong_credentials")
@@ -339,6 +347,8 @@ class Accounts:
 
     def _verify(self, token: str, now: float) -> Session:
         """Return the session of a refresh token; raise InvalidTokenError if it is not good (any more)."""
+        if len(token) > MAX_TOKEN_CHARS:
+            raise minijwt.DecodeError("longer than any refresh token")
         claims = minijwt.decode(token, self._settings.refresh_secret, now=now)
         if claims.keys() == _SESSION_CLAIMS:
             session = Session(claims["username"], claims["sid"], claims["gen"], claims["epoch"])
@@ -347,7 +357,7 @@ class Accounts:
             session = Session(claims["username"], sha256(token.encode()).hexdigest(), 0, DEMO_EPOCH)
         else:
             raise minijwt.InvalidTokenError("these are not the claims of a refresh token")
-        if [type(value) for value in session] != [str, str, int, str]:
+        if [type(value) for value in session] != [str, str, int, str]:  # exactly: to Python, True is an int as well
             raise minijwt.InvalidTokenError("a claim of the refresh token has the wrong type")
         if session.username != DEMO_USERNAME or session.epoch != DEMO_EPOCH:
             raise minijwt.InvalidTokenError("the refresh token's user does not exist, or has ended all sessions")
@@ -358,9 +368,10 @@ class Accounts:
 # Bytes to Request, Response to bytes (RFC 9110, RFC 9112). Does no I/O: whoever has bytes hands them in.
 
 MAX_LINE_BYTES = 8_192  # a request line or a field: RFC 9112 §3 wants 8,000 at least
-MAX_HEAD_BYTES = 32_768  # all of them; a cookie jar of 4 KB, eight times over
-MAX_FIELDS = 100
-MAX_BODY_BYTES = 16_384  # a login form has a hundred
+MAX_HEAD_BYTES = 32_768  # of all of them: eight cookie jars of 4 KB
+MAX_FIELDS = 100  # a browser sends about twenty
+MAX_BODY_BYTES = 16_384  # a login form needs about a hundred
+MAX_PAIRS = 200  # fields of a form, cookies of a request; more are only there to keep us busy
 
 
 class HTTPError(Exception):
@@ -373,6 +384,14 @@ class HTTPError(Exception):
 
 def _malformed(code: str, message: str) -> HTTPError:
     return HTTPError(HTTPStatus.BAD_REQUEST, code, message)
+
+
+def _line_too_long() -> HTTPError:
+    return HTTPError(HTTPStatus.REQUEST_URI_TOO_LONG, "line_too_long", "The request line is too long.")
+
+
+def _head_too_large() -> HTTPError:
+    return HTTPError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", "The header is too large.")
 
 
 class Request(NamedTuple):
@@ -395,17 +414,19 @@ class Response(NamedTuple):
     fields: tuple[tuple[str, str], ...] = ()
 
 
-_TEXT = bytes({*range(0x20, 0x7F), *range(0x80, 0x100), 0x09})  # RFC 9110 §5.5: what a field may hold
-_TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # RFC 9110 §5.6.2
-_HOST = re.compile(rb"(?:[0-9A-Za-z._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")  # RFC 9110 §7.2, less the exotic
-_VERSION = re.compile(rb"HTTP/([0-9])\.[0-9]")
+_FIELD_BYTES = bytes({*range(0x20, 0x7F), *range(0x80, 0x100), 0x09})  # RFC 9110 §5.5: what a field may hold
+_TCHAR = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # RFC 9110 §5.6.2
+# RFC 9110 §7.2, without percent-encoding and sub-delims
+_HOST_FIELD = re.compile(rb"(?:[0-9A-Za-z._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_ABSOLUTE = re.compile(rb"(?i:https?)://" + _HOST_FIELD.pattern + rb"(/[^?]*)?(?:\?.*)?")  # RFC 3986 §3
+_REQUEST_LINE = re.compile(rb"([%b]+) ([!-~\x80-\xff]+) (HTTP/[0-9]\.[0-9])" % re.escape(_TCHAR))  # RFC 9112 §3
 
 
 def _check_text(head: bytes) -> None:
     """Raise HTTPError if `head` holds a control character other than its line ends, CR LF."""
     # Take away all that may be there, and only line ends may be left. A bare CR or LF is where two servers
     # disagree about how many requests they see (RFC 9112 §2.2, §11.2).
-    if head.translate(None, _TEXT) != b"\r\n" * head.count(b"\r\n"):
+    if head.translate(None, _FIELD_BYTES) != b"\r\n" * head.count(b"\r\n"):
         raise _malformed("control_character", "A control character, or a line that does not end in CR LF.")
 
 
@@ -415,7 +436,7 @@ def _parse_fields(lines: list[bytes]) -> dict[bytes, bytes]:
     for line in lines:
         name, colon, value = line.partition(b":")
         # White space before the colon, or a folded line, would be a field to one server and none to the next.
-        if not colon or not name or name.translate(None, _TOKEN):
+        if not colon or not name or name.translate(None, _TCHAR):
             raise _malformed("malformed_field", "A header line is not of the form NAME: VALUE.")
         name, value = name.lower(), value.strip(b" \t")
         if name in fields:
@@ -435,9 +456,10 @@ def _content_length(fields: Mapping[bytes, bytes]) -> int:
         return 0
     if b"," in length and len(sizes := {size.strip(b" \t") for size in length.split(b",")}) == 1:
         (length,) = sizes  # RFC 9112 §6.3: the same number, several times over
+    length = length.lstrip(b"0") or length[:1]
     if not length.isdigit():  # for bytes these are 0 to 9 and no others; int() would take +5, 5_0 and " 5"
         raise _malformed("content_length", "Content-Length is not a number.")
-    if len(length) > 9 or int(length) > MAX_BODY_BYTES:
+    if len(length) > 9 or int(length) > MAX_BODY_BYTES:  # CPython refuses to read 4,300 digits
         raise HTTPError(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes."
         )
@@ -446,19 +468,19 @@ def _content_length(fields: Mapping[bytes, bytes]) -> int:
 
 def _path(target: bytes, method: bytes) -> str:
     """Return the path in a request's target (RFC 9112 §3.2), without its query."""
-    if target[:1] != b"/":
-        if target[:7].lower() == b"http://" or target[:8].lower() == b"https://":  # absolute-form, for proxies
-            _, _, rest = target.partition(b"://")
-            _, slash, path = rest.partition(b"/")
-            target = slash + path or b"/"
-        elif not (target == b"*" and method == b"OPTIONS") and method != b"CONNECT":
-            raise _malformed("malformed_target", "The target of the request is not a path.")
+    if target[:1] != b"/" and target.lower().startswith((b"http://", b"https://")):  # absolute-form, as to a proxy
+        match = _ABSOLUTE.fullmatch(target)
+        target = (match[1] or b"/") if match else b""
+    if target[:1] != b"/" and (target, method) != (b"*", b"OPTIONS") and method != b"CONNECT" or b"#" in target:
+        raise _malformed("malformed_target", "The target of the request is not a path.")
     return target.partition(b"?")[0].decode("latin-1")
 
 
 def _keeps_alive(fields: Mapping[bytes, bytes], version: bytes) -> bool:
     """Tell whether the connection stays open after the answer (RFC 9112 §9.3)."""
-    options = [option.strip(b" \t") for option in fields.get(b"connection", b"").lower().split(b",")]
+    if b"connection" not in fields:
+        return version != b"HTTP/1.0"
+    options = [option.strip(b" \t") for option in fields[b"connection"].lower().split(b",")]
     return b"close" not in options and (version != b"HTTP/1.0" or b"keep-alive" in options)
 
 
@@ -470,27 +492,22 @@ def parse_head(head: bytes) -> tuple[Request, int]:
     _check_text(head)
     lines = head.split(b"\r\n")
     if len(lines[0]) > MAX_LINE_BYTES:
-        raise HTTPError(HTTPStatus.REQUEST_URI_TOO_LONG, "line_too_long", "The request line is too long.")
-    if len(lines) > MAX_FIELDS + 1 or len(head) > MAX_LINE_BYTES and max(map(len, lines)) > MAX_LINE_BYTES:
-        raise HTTPError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", "The header is too large.")
-    words = lines[0].split(b" ")
-    if len(words) != 3 or not words[0] or words[0].translate(None, _TOKEN):
+        raise _line_too_long()
+    if len(lines) > MAX_FIELDS + 1 or max(map(len, lines)) > MAX_LINE_BYTES:
+        raise _head_too_large()
+    match = _REQUEST_LINE.fullmatch(lines[0])
+    if not match:
         raise _malformed("malformed_request_line", "The request line is not of the form METHOD TARGET HTTP/1.1.")
-    method, target, version = words
-    if version != b"HTTP/1.1" and version != b"HTTP/1.0":
-        match = _VERSION.fullmatch(version)
-        if not match:
-            raise _malformed("malformed_request_line", "The request line is not of the form METHOD TARGET HTTP/1.1.")
-        if match[1] != b"1":
-            raise HTTPError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "http_version", "This is HTTP/1.1 and HTTP/1.0.")
+    method, target, version = match.groups()
+    if not version.startswith(b"HTTP/1."):
+        raise HTTPError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "http_version", "This is HTTP/1.1 and HTTP/1.0.")
     fields = _parse_fields(lines[1:])
-    if not _HOST.fullmatch(fields.get(b"host", b"")) and (version != b"HTTP/1.0" or b"host" in fields):
-        raise _malformed("host", "There must be exactly one valid Host.")  # RFC 9112 §3.2: and if not, 400
+    # RFC 9112 §3.2: exactly one valid Host, or 400; two have been joined by a comma, which is not valid.
+    if not _HOST_FIELD.fullmatch(fields.get(b"host", b"")) and (version != b"HTTP/1.0" or b"host" in fields):
+        raise _malformed("host", "There must be exactly one valid Host.")
     length = _content_length(fields)
-    path, keep_alive = _path(target, method), b"connection" not in fields and version != b"HTTP/1.0"
-    return Request(
-        method.decode("ascii"), path, fields, b"", keep_alive or _keeps_alive(fields, version), version
-    ), length
+    keep_alive = _keeps_alive(fields, version)
+    return Request(method.decode("ascii"), _path(target, method), fields, b"", keep_alive, version), length
 
 
 class Framer:
@@ -498,43 +515,51 @@ class Framer:
 
     def __init__(self) -> None:
         self._buffer = b""
+        self._start = 0  # of what has not been used yet
         self._head: tuple[Request, int] | None = None  # parsed, its body not yet here
 
     def receive(self, data: bytes) -> None:
         """Add `data` to what has arrived."""
-        self._buffer = self._buffer + data if self._buffer else data
+        self._buffer = self._buffer[self._start :] + data
+        self._start = 0
 
     @property
     def busy(self) -> bool:
         """Whether part of a request is here, and the rest is not."""
-        return bool(self._buffer) or self._head is not None
+        return self._start < len(self._buffer) or self._head is not None
 
     def next_request(self) -> Request | None:
-        """Return the next request if all of it is here, else None; raise HTTPError if it is none, which ends all."""
+        """Return the next request if all of it is here, else None.
+
+        Raises HTTPError if it is malformed; then nothing that follows can be read.
+        """
         if self._head is None:
-            if not self._buffer:
+            while self._buffer.startswith(b"\r\n", self._start):  # RFC 9112 §2.2: empty lines before it are forgiven
+                self._start += 2
+            if self._start == len(self._buffer):
                 return None
-            if self._buffer[:2] == b"\r\n":  # RFC 9112 §2.2: an empty line before a request is forgiven
-                self._buffer = self._buffer[2:]
-            head, end, rest = self._buffer.partition(b"\r\n\r\n")
-            if len(head) > MAX_HEAD_BYTES or not end:
-                self._check_beginning(head[: MAX_HEAD_BYTES + 1])
+            end = self._buffer.find(b"\r\n\r\n", self._start, self._start + MAX_HEAD_BYTES + 4)
+            if end < 0:
+                self._check_beginning(self._buffer[self._start : self._start + MAX_HEAD_BYTES + 1])
                 return None
-            self._head, self._buffer = parse_head(head), rest
+            self._head = parse_head(self._buffer[self._start : end])
+            self._start = end + 4
         request, length = self._head
-        if len(self._buffer) < length:
+        if len(self._buffer) - self._start < length:
             return None
-        body, self._buffer = self._buffer[:length], self._buffer[length:]
+        body = self._buffer[self._start : self._start + length]
+        self._start += length
         self._head = None
         return request._replace(body=body) if length else request
 
-    def _check_beginning(self, head: bytes) -> None:
+    @staticmethod
+    def _check_beginning(head: bytes) -> None:
         """Refuse what cannot become a request any more, without waiting for its end."""
         _check_text(head[:-1] if head.endswith(b"\r") else head)
         if len(head) > MAX_LINE_BYTES and b"\r\n" not in head:
-            raise HTTPError(HTTPStatus.REQUEST_URI_TOO_LONG, "line_too_long", "The request line is too long.")
+            raise _line_too_long()
         if len(head) > MAX_HEAD_BYTES:
-            raise HTTPError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", "The header is too large.")
+            raise _head_too_large()
 
     def end(self) -> None:
         """Raise HTTPError if the bytes ended in the middle of a request: a short body is never acted upon."""
@@ -556,6 +581,8 @@ def parse_form(request: Request) -> dict[str, list[str]]:
     charset = parameters.replace(b" ", b"").replace(b'"', b"")
     if kind.strip(b" \t") != b"application/x-www-form-urlencoded" or charset not in (b"", b"charset=utf-8"):
         raise ValueError("not a form in UTF-8")
+    if request.body.count(b"&") >= MAX_PAIRS:
+        raise ValueError("too many fields")
     form: dict[str, list[str]] = {}
     for pair in request.body.split(b"&"):
         name, _, value = pair.partition(b"=")
@@ -563,14 +590,14 @@ def parse_form(request: Request) -> dict[str, list[str]]:
     return form
 
 
-def cookies_named(name: str, request: Request) -> list[str]:
-    """Return the values of every cookie called exactly `name`, in the order they were sent (RFC 6265 §5.4).
+def parse_cookies(request: Request, name: str) -> list[str]:
+    """Return the values of every cookie called exactly `name`, in the order they were sent (RFC 6265 §4.2).
 
-    Only SP and HTAB are trimmed: with the white space of str.strip, "\\xa0jwt" would pass for "jwt". Strange
-    neighbours are none of our business.
+    Only SP and HTAB are trimmed: with all of Unicode's white space, "\\xa0jwt" would pass for "jwt". Other cookies are
+    ignored, however malformed.
     """
     wanted, found = name.encode("ascii"), []
-    for pair in request.fields.get(b"cookie", b"").split(b";"):
+    for pair in request.fields.get(b"cookie", b"").split(b";", MAX_PAIRS)[:MAX_PAIRS]:
         key, equals, value = pair.partition(b"=")
         if equals and key.strip(b" \t") == wanted:
             value = value.strip(b" \t")
@@ -646,9 +673,9 @@ def answer_json(status: int, value: object, *fields: tuple[str, str]) -> Respons
     return Response(status, json.dumps(value).encode("ascii"), fields=fields)
 
 
-def _access_token(token: str, *fields: tuple[str, str]) -> Response:
+def _token_response(token: str, *fields: tuple[str, str]) -> Response:
     # base64url and dots need no escaping: the body that answer_json would make, without its four microseconds
-    return Response(200, f'{{"accessToken": "{token}"}}'.encode("ascii"), fields=fields)
+    return Response(HTTPStatus.OK.value, f'{{"accessToken": "{token}"}}'.encode("ascii"), fields=fields)
 
 
 def _unauthorized(app: App, message: str) -> Response:
@@ -660,35 +687,42 @@ def _unauthorized(app: App, message: str) -> Response:
 def _refresh_cookie(app: App, token: str) -> tuple[str, str]:
     """Return the Set-Cookie field that gives `token` to the browser, out of reach of scripts (RFC 6265 §4.1)."""
     settings, ttl = app.settings, app.settings.refresh_ttl
-    parts = [f"{settings.cookie_name}={token}", f"Max-Age={ttl}", "Path=/"]
-    parts += [f"Expires={formatdate(int(app.clock()) + ttl, usegmt=True)}", "HttpOnly"]
-    parts += ["Secure"] if settings.cookie_secure else []
-    return "Set-Cookie", "; ".join([*parts, f"SameSite={settings.cookie_samesite}"])
+    expires = formatdate(int(app.clock()) + ttl, usegmt=True)
+    secure = "; Secure" if settings.cookie_secure else ""
+    value = f"{settings.cookie_name}={token}; Max-Age={ttl}; Path=/; Expires={expires}"
+    return "Set-Cookie", f"{value}; HttpOnly{secure}; SameSite={settings.cookie_samesite}"
 
 
 def get_root(app: App, request: Request) -> Response:
+    """GET /: a word for whoever wants to know whether the server runs."""
     return Response(HTTPStatus.OK, b"server running", "text/plain; charset=utf-8")
 
 
 def post_login(app: App, request: Request) -> Response:
+    """POST /login: username and password → an access token, and a refresh token in the cookie."""
     try:
         form = parse_form(request)
-        ((username,), (password,)) = form["username"], form["password"]  # exactly one each
-        access, refresh = app.accounts.login(username, password)
-    except (ValueError, KeyError, Refused):
+        [username], [password] = form["username"], form["password"]  # exactly one each
+    except (ValueError, KeyError):
         return _unauthorized(app, "Invalid credentials")
-    return _access_token(access, _refresh_cookie(app, refresh))
+    try:
+        access, refresh = app.accounts.login(username, password)
+    except Refused:
+        return _unauthorized(app, "Invalid credentials")
+    return _token_response(access, _refresh_cookie(app, refresh))
 
 
 def post_refresh(app: App, request: Request) -> Response:
+    """POST /refresh: the cookie → a new access token."""
     try:
-        access = app.accounts.refresh(cookies_named(app.settings.cookie_name, request))
+        access = app.accounts.refresh(parse_cookies(request, app.settings.cookie_name))
     except Refused:
         return _unauthorized(app, "Unauthorized")
-    return _access_token(access)
+    return _token_response(access)
 
 
 # ---- Routes ----------------------------------------------------------------------------------------------
+# One table, one try.
 
 Endpoint = Callable[[App, Request], Response]
 
@@ -700,21 +734,24 @@ ROUTES: dict[str, dict[str, Endpoint]] = {
 
 
 def _find(request: Request) -> Endpoint:
-    """Return the endpoint for `request`; raise HTTPError 404, or 405 with Allow (RFC 9110 §15.5.6)."""
-    methods = ROUTES.get(request.path)
+    """Return the endpoint for `request`, or the one that answers OPTIONS.
+
+    Raises HTTPError 404, or 405 with Allow (RFC 9110 §15.5.6).
+    """
+    methods = ROUTES.get(request.path) if request.path != "*" else {}
     if methods is None:
         raise HTTPError(HTTPStatus.NOT_FOUND, "not_found", "There is nothing here.")
     endpoint = methods.get("GET" if request.method == "HEAD" else request.method)
     if endpoint is None:
-        allow = [*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"]
+        known = ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
         if request.method == "OPTIONS":
-            return lambda app, request: Response(HTTPStatus.NO_CONTENT, fields=(("Allow", ", ".join(allow)),))
-        message = f"This path does not know that method, but {' and '.join(allow)}."
-        raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", message, [("Allow", ", ".join(allow))])
+            return lambda app, request: Response(HTTPStatus.NO_CONTENT, fields=(("Allow", known),))
+        message = f"This path does not know that method, only {known}."
+        raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", message, [("Allow", known)])
     return endpoint
 
 
-def refusal(error: HTTPError) -> Response:
+def error_response(error: HTTPError) -> Response:
     """Return the answer that `error` stands for."""
     return answer_json(error.status, {"message": error.message, "code": error.code}, *error.fields)
 
@@ -724,10 +761,10 @@ def respond(app: App, request: Request) -> Response:
     try:
         return _find(request)(app, request)
     except HTTPError as error:
-        return refusal(error)
+        return error_response(error)
     except Exception:
         log.exception("unexpected error")  # the traceback is for the log; the client learns only that it happened
-        return refusal(HTTPError(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "Something went wrong here."))
+        return error_response(HTTPError(500, "internal_error", "Something went wrong here."))
 
 
 # ---- Handler ---------------------------------------------------------------------------------------------
@@ -745,51 +782,48 @@ class Handler(BaseHTTPRequestHandler):
         """`request` is the stock server's socket, or None if somebody else calls `receive`."""
         self.framer = Framer()
         self.close_connection = False
-        self.client_address = client_address
         self.reusable = request is None
         if request is not None:
-            super().__init__(request, client_address, server)
+            super().__init__(request, client_address, server)  # which calls `handle`, and blocks until the end
 
     def handle(self) -> None:
-        """Read one request from the stock server's socket, answer it, and close (as that server is best used)."""
+        """Answer one request of the stock server's socket, then close: an idle client would hold a thread."""
         try:
             while not self.close_connection:
-                data = self.rfile.read1(65_536)
+                data = self.rfile.read1(MAX_HEAD_BYTES)
                 self.wfile.write(self.receive(data) if data else self.end())
         except OSError:
             pass  # the client is silent or gone: nobody to tell
 
     def receive(self, data: bytes) -> bytes:
-        """Take `data` as it has arrived and return all the answers that are due: none, one, or several in order."""
+        """Take `data` as it has arrived; return the answer that is due now, if one is. More may be: see `proceed`."""
         self.framer.receive(data)
-        answers = []
+        return self.proceed()
+
+    def proceed(self) -> bytes:
+        """Return the answer to the next request, or b"" if that is not whole yet."""
         try:
-            while not self.close_connection:
-                request = self.framer.next_request()
-                if request is None:
-                    break
-                answers.append(self._answer(request))
+            request = self.framer.next_request()
         except HTTPError as error:
-            answers.append(self.refuse(error))
-        return b"".join(answers)
+            return self.refuse(error)
+        if request is None:
+            return b""
+        self.close_connection = not (request.keep_alive and self.reusable)
+        return self.app.writer.write(respond(self.app, request), request, keep_alive=not self.close_connection)
 
     def end(self) -> bytes:
         """Return the last answer after the last byte, if one is due."""
+        self.close_connection = True
         try:
             self.framer.end()
         except HTTPError as error:
             return self.refuse(error)
-        self.close_connection = True
         return b""
 
     def refuse(self, error: HTTPError) -> bytes:
         """Return the answer to bytes that are no request. Where the next one would begin, nobody knows: close."""
         self.close_connection = True
-        return self.app.writer.write(refusal(error), None, keep_alive=False)
-
-    def _answer(self, request: Request) -> bytes:
-        self.close_connection = not (request.keep_alive and self.reusable)
-        return self.app.writer.write(respond(self.app, request), request, keep_alive=not self.close_connection)
+        return self.app.writer.write(error_response(error), None, keep_alive=False)
 
 
 def handler_for(app: App) -> type[Handler]:
@@ -802,24 +836,29 @@ def handler_for(app: App) -> type[Handler]:
 
 REQUEST_SECONDS = 5.0  # from the first byte of a request to its last
 IDLE_SECONDS = 30.0  # between two requests
+WRITE_SECONDS = 10.0  # for a client to take the answers that wait for it
 LINGER_SECONDS = 2.0  # for a client to read why it was refused
 SWEEP_SECONDS = 1.0  # how often deadlines are looked at; so that is how exact they are
-BACKLOG = 1024  # connections that may wait to be accepted
 SHUTDOWN_SECONDS = 10.0  # for answers that are on their way when we are told to stop
+SHUTDOWN_STEP_SECONDS = 0.02
+BACKLOG = 1024  # connections that may wait to be accepted
+ACCEPTS_AT_ONCE = 16  # of them, before anybody else is served
+ANSWERS_AT_ONCE = 16  # to one client that pipelines, before anybody else is served
 
 
 class Connection(asyncio.Protocol):
     """One client: feeds a Handler and sends what it returns."""
 
-    __slots__ = ("_connections", "_handler", "_handler_class", "_lingering", "_time", "_transport", "deadline")
+    __slots__ = ("_closing", "_handler", "_handler_class", "_instant", "_open", "_transport", "_writable", "deadline")
 
-    def __init__(self, handler_class: type[Handler], connections: set[Connection], time: Callable[[], float]) -> None:
-        """`connections` are all that are open; `time` returns seconds and never goes back."""
+    def __init__(self, handler_class: type[Handler], open_: set[Connection], instant: Callable[[], float]) -> None:
+        """`open_` are all that are open; `instant` returns seconds and never goes back."""
         self._handler_class = handler_class
-        self._connections = connections
-        self._time = time
-        self._lingering = False
-        self.deadline = time() + REQUEST_SECONDS
+        self._open = open_
+        self._instant = instant
+        self._writable = True
+        self._closing = False
+        self.deadline = instant() + REQUEST_SECONDS
 
     @property
     def busy(self) -> bool:
@@ -830,59 +869,105 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._handler = self._handler_class(None, transport.get_extra_info("peername"), None)
-        self._connections.add(self)
+        self._open.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._connections.discard(self)
+        self._closing = True
+        self._open.discard(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._lingering:
+        if self._closing:
             return  # refused already: what else it sends is only read so that our answer is not lost
-        handler = self._handler
-        waiting = self.busy
-        answers = handler.receive(data)
-        if answers:
-            self._transport.write(answers)
-        if handler.close_connection:
-            self._finish()
-        elif self.busy and (answers or not waiting):
-            self.deadline = self._time() + REQUEST_SECONDS
-        elif answers:
-            self.deadline = self._time() + IDLE_SECONDS
+        begun = self.busy
+        self._handler.framer.receive(data)
+        self._serve(begun)
 
-    def eof_received(self) -> bool:
-        if not self._lingering and not self._handler.close_connection:
-            self._transport.write(self._handler.end())
-        return False  # close, once everything is written
+    def _serve(self, begun: bool) -> None:
+        """Answer the requests that are here, as long as the client takes the answers and nobody else has to wait.
+
+        `begun` says whether a part of the first of them was here before, and its deadline runs already.
+        """
+        handler, answered = self._handler, False
+        for _ in range(ANSWERS_AT_ONCE):
+            answer = handler.proceed()
+            if not answer:
+                break
+            answered = True
+            self._transport.write(answer)
+            if handler.close_connection:
+                return self._finish()
+            if not self._writable:
+                return None
+        else:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._continue)
+        if answered or not begun:
+            self.deadline = self._instant() + (REQUEST_SECONDS if self.busy else IDLE_SECONDS)
+        return None
+
+    def _continue(self) -> None:
+        """Go on with the requests that are here already."""
+        if self._writable and not self._closing:
+            self._transport.resume_reading()
+            self._serve(begun=True)
 
     def pause_writing(self) -> None:
-        self._transport.pause_reading()  # who does not read the answers shall not send more requests
+        """The client does not read its answers: it gets no more, and nothing more is read from it."""
+        self._writable = False
+        self._transport.pause_reading()
+        self.deadline = self._instant() + WRITE_SECONDS
 
     def resume_writing(self) -> None:
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
+        self._writable = True
+        if not self._closing:
+            self.deadline = self._instant() + REQUEST_SECONDS
+            self._continue()
+
+    def eof_received(self) -> bool:
+        if not self._handler.close_connection and self._writable:
+            self._transport.write(self._handler.end())
+        self.stop()
+        return True  # `stop` has done what asyncio would do
 
     def _finish(self) -> None:
-        """Send what is left and close, without the reset that unread input would cause (RFC 9112 §9.6)."""
-        self._lingering = True
-        self.deadline = self._time() + LINGER_SECONDS
-        if self._transport.can_write_eof():
+        """Close after the last answer, but not with the reset that unread input would cause (RFC 9112 §9.6)."""
+        self._closing = True
+        self.deadline = self._instant() + (WRITE_SECONDS if self._transport.get_write_buffer_size() else LINGER_SECONDS)
+        try:
             self._transport.write_eof()
-        else:
+        except (OSError, NotImplementedError):  # the client has gone; or TLS, which has no half of a connection
             self._transport.close()
 
     def expire(self) -> None:
-        """The deadline has passed: say so if a request had begun, and close."""
-        if self._lingering or not self.busy:
-            self._transport.abort() if self._lingering else self._transport.close()
+        """The deadline has passed: say so if a request had begun, and close; at once if that was said before."""
+        if self._closing or not self._writable:
+            self._transport.abort()
             return
-        error = HTTPError(HTTPStatus.REQUEST_TIMEOUT, "timeout", "The request took too long to arrive.")
-        self._transport.write(self._handler.refuse(error))
+        if self.busy:
+            error = HTTPError(HTTPStatus.REQUEST_TIMEOUT, "timeout", "The request took too long to arrive.")
+            self._transport.write(self._handler.refuse(error))
         self._finish()
 
     def stop(self) -> None:
         """Close as soon as what has been answered is written."""
+        self._closing = True
+        self.deadline = self._instant() + WRITE_SECONDS
         self._transport.close()
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    """Return a socket that is bound to a literal address; raise OSError if that cannot be."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((address, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -890,32 +975,16 @@ def listen(host: str, port: int) -> list[socket.socket]:
 
     Raises SettingsError if the port is taken or the address not ours. Never looks up a name.
     """
-    hosts = ("127.0.0.1", "::1") if host == "localhost" else (host,)
-    sockets: list[socket.socket] = []
     try:
-        for address in hosts:
-            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        sockets = [_bound("127.0.0.1" if host == "localhost" else host, port)]
+        if host == "localhost":
             try:
-                listener = socket.socket(family, socket.SOCK_STREAM)
-            except OSError:
-                if sockets:
-                    continue  # a machine without IPv6
-                raise
-            sockets.append(listener)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            try:
-                listener.bind((address, port))
+                sockets.append(_bound("::1", sockets[0].getsockname()[1]))  # for port 0: the port that the first drew
             except OSError as error:
-                if error.errno == errno.EADDRNOTAVAIL and len(sockets) > 1:
-                    sockets.pop().close()  # IPv6 switched off
-                    continue
-                raise
-            port = listener.getsockname()[1]  # for port 0: the second address gets the port that the first drew
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # a machine without IPv6
+                    sockets[0].close()
+                    raise
     except OSError as error:
-        for listener in sockets:
-            listener.close()
         if error.errno == errno.EADDRINUSE:
             raise SettingsError(f"PORT {port} is in use on {host}: stop that program, or set another PORT") from None
         if error.errno == errno.EACCES:
@@ -935,7 +1004,10 @@ class Server:
     async def serve(self, stopped: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
         """Call `ready` when listening, then accept and answer until `stopped` is set; end in an orderly way."""
         loop = asyncio.get_running_loop()
-        listeners = [await loop.create_server(self._connection, sock=sock, backlog=BACKLOG) for sock in self._sockets]
+        listeners = []
+        for sock in self._sockets:  # asyncio takes its `backlog` for both numbers
+            listeners.append(await loop.create_server(self._connection, sock=sock, backlog=ACCEPTS_AT_ONCE))
+            sock.listen(BACKLOG)
         sweeper = loop.create_task(self._sweep())
         ready()
         await stopped.wait()
@@ -946,21 +1018,26 @@ class Server:
             connection.stop()
         end = time.monotonic() + SHUTDOWN_SECONDS
         while self.connections and time.monotonic() < end:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(SHUTDOWN_STEP_SECONDS)
 
     def _connection(self) -> Connection:
         return Connection(self._handler_class, self.connections, time.monotonic)
 
     async def _sweep(self) -> None:
-        """Let every connection whose deadline has passed know."""
+        """Expire every connection whose deadline has passed."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            now = time.monotonic()
-            for connection in [each for each in self.connections if each.deadline < now]:
-                connection.expire()
+            instant = time.monotonic()
+            for connection in [each for each in self.connections if each.deadline < instant]:
+                try:
+                    connection.expire()
+                except Exception:  # whatever one connection does, the deadlines of the others hold
+                    log.exception("a connection could not be closed")
+                    self.connections.discard(connection)
 
 
 # ---- Command line ----------------------------------------------------------------------------------------
+# Knows the process: arguments, signals, exit status.
 
 
 async def _serve_until_signalled(server: Server, greeting: str) -> None:
@@ -986,7 +1063,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"minijwt {minijwt.__version__}")
     parser.parse_args(argv)
-    warnings.simplefilter("ignore", minijwt.InsecureKeyLengthWarning)  # said once, by the exposure rule
+    warnings.simplefilter("ignore", minijwt.InsecureKeyLengthWarning)  # once is enough, and `risks` says it
     logging.basicConfig(format="%(levelname)s: %(message)s")
     try:
         settings = read_settings(os.environ)

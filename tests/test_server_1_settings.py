@@ -19,7 +19,7 @@ def read(tmp_path, dotenv=None, **environ):
 
 def test_without_any_setting_it_is_the_tutorial(tmp_path):
     settings = read_settings({}, str(tmp_path / ".env"))
-    assert settings[:2] == ("localhost", 8000)
+    assert settings[2:4] == ("localhost", 8000)
     assert settings[4:10] == (600, 86_400, 406, "jwt", "None", True)
     assert settings.random_secrets
     assert len(settings.access_secret) == len(settings.refresh_secret) == 32
@@ -124,6 +124,8 @@ DOTENV = [
     ("A.B-C=1", {"A.B-C": "1"}),
     ("  A=1", {"A": "1"}),
     ("A=ü", {"A": "ü"}),
+    (r"A='it\'s'", {"A": r"it\'s"}),
+    ("A=1\rB=2", {"A": "1", "B": "2"}),
     ("", {}),
 ]
 
@@ -184,4 +186,4 @@ def test_a_dotenv_that_others_can_read_is_noticed(tmp_path):
 
 def test_no_sentence_holds_a_secret():
     settings = risky(access_secret=b"hunter2", refresh_secret=b"hunter3", random_secrets=True)
-    assert "hunter" not in " ".join(server.risks(settings))
+    assert "hunter" not in " ".join(server.risks(settings)) + repr(settings) + f"{settings}"

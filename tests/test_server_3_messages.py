@@ -3,7 +3,7 @@
 import pytest
 import server
 from serverkit import FORM, LOGIN, RAW_LOGIN, Clock, raw, request
-from server import Framer, HTTPError, Response, Writer, cookies_named, parse_form
+from server import Framer, HTTPError, Response, Writer, parse_cookies, parse_form
 
 
 def frame(data, size=None):
@@ -35,6 +35,10 @@ GOOD = [
     ("an unknown method", raw("BREW", "/"), "BREW", "/", b""),
     ("absolute-form", raw("GET", "http://localhost/login?x"), "GET", "/login", b""),
     ("absolute-form without a path", raw("GET", "http://localhost"), "GET", "/", b""),
+    ("absolute-form with a query only", raw("GET", "http://localhost?x=/login"), "GET", "/", b""),
+    ("absolute-form with a port", raw("GET", "HTTPS://[::1]:1/login"), "GET", "/login", b""),
+    ("two empty lines before it", b"\r\n\r\n" + raw("GET", "/"), "GET", "/", b""),
+    ("a length with zeros before it", raw("POST", "/", b"", "Content-Length: 000000000000"), "POST", "/", b""),
     ("asterisk-form", raw("OPTIONS", "*"), "OPTIONS", "*", b""),
     ("an empty line before it", b"\r\n" + raw("GET", "/"), "GET", "/", b""),
     ("a space after the value", head(HOST, "A: b \t"), "GET", "/", b""),
@@ -69,6 +73,10 @@ BAD = [
     ("a version with two digits", head(HOST, first="GET / HTTP/1.10"), 400, "malformed_request_line"),
     ("HTTP/2.0", head(HOST, first="GET / HTTP/2.0"), 505, "http_version"),
     ("a target that is no path", head(HOST, first="GET login HTTP/1.1"), 400, "malformed_target"),
+    ("a fragment", head(HOST, first="GET /login#x HTTP/1.1"), 400, "malformed_target"),
+    *[(f"absolute-form, {target}", head(HOST, first=f"POST {target} HTTP/1.1"), 400, "malformed_target")
+      for target in ("http:///login", "http://u:p@a/login", 'http://]["<>/login', "http://a#/login", "ftp://a/login")],
+    ("a tab in the target", head(HOST, first="GET /\tlogin HTTP/1.1"), 400, "malformed_request_line"),
     ("an asterisk to GET", head(HOST, first="GET * HTTP/1.1"), 400, "malformed_target"),
     ("no host", head(), 400, "host"),
     ("two hosts", head(HOST, HOST), 400, "host"),
@@ -197,12 +205,12 @@ COOKIES = [
 
 @pytest.mark.parametrize("field, values", COOKIES)
 def test_our_cookie_is_found_among_strangers(field, values):
-    assert cookies_named("jwt", request(cookie=field)) == values
+    assert parse_cookies(request(cookie=field), "jwt") == values
 
 
 def test_two_cookie_fields_are_one_list():
     (found,) = frame(head(HOST, "Cookie: a=1; jwt=x", "Cookie: jwt=y"))
-    assert cookies_named("jwt", found) == ["x", "y"]
+    assert parse_cookies(found, "jwt") == ["x", "y"]
 
 
 def test_no_field_can_split_an_answer():

@@ -64,6 +64,8 @@ LOGINS = [
     ("bad escapes", b"username=%&password=%zz", FORM, 406),
     ("bad UTF-8", b"username=\xff\xfe&password=admin123", FORM, 406),
     ("only separators", b"&&&===&", FORM, 406),
+    ("200 fields", LOGIN + b"&x=" * 198, FORM, 200),
+    ("201 fields", LOGIN + b"&x=" * 199, FORM, 406),
 ]
 
 
@@ -128,6 +130,8 @@ COOKIES = [
     ("an access token", f"jwt={refresh_token(secret=ACCESS)}", 406),
     ("bytes beyond ASCII", "jwt=\xff\xfe", 406),
     ("very long", "jwt=" + "A" * 8_000, 406),
+    ("the 200th", "a=b;" * 199 + f"jwt={GOOD}", 200),
+    ("the 201st", "a=b;" * 200 + f"jwt={GOOD}", 406),
 ]
 
 
@@ -167,7 +171,7 @@ ROUTES = [
         ("GET", path, 404, "not_found", None)
         for path in ("/nothing", "/Login", "/login/", "//login", "/./login", "/login%00", "")
     ],
-    ("OPTIONS", "*", 404, "not_found", None),
+    ("OPTIONS", "*", 204, None, "OPTIONS"),
     ("OPTIONS", "/nothing", 404, "not_found", None),
     ("CONNECT", "localhost:80", 404, "not_found", None),
 ]

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import socket
+import sys
 import threading
 
 import pytest
@@ -124,6 +125,54 @@ def test_whatever_bytes_arrive_the_answer_is_json_and_the_next_client_is_served(
                 assert answer.status in (200, 400, 404, 405, 406, 411, 413, 505)
                 assert answer.json
     assert answers(running.exchange(RAW_LOGIN))[0].status == 200
+
+
+def test_a_flood_of_requests_is_answered_in_order_and_others_are_served_meanwhile(running):
+    """More than are answered at once to one client, and more answers than fit into the socket."""
+    targets = [f"/{number}" for number in range(3_000)]
+    with running.connect() as client:
+        sender = threading.Thread(
+            target=lambda: client.sendall(
+                b"".join(raw("GET", target) for target in targets) + raw("GET", "/", b"", "Connection: close")
+            )
+        )
+        sender.start()
+        assert answers(running.exchange(RAW_LOGIN))[0].status == 200
+        found = answers(read_all(client))
+        sender.join()
+    assert [answer.status for answer in found] == [404] * 3_000 + [200]
+
+
+def test_a_client_that_never_reads_is_dropped(running):
+    with running.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+        client.settimeout(0.2)
+        with pytest.raises(TimeoutError if sys.version_info >= (3, 10) else socket.timeout):
+            while True:
+                client.sendall(raw("GET", "/") * 1_000)
+        (connection,) = running.server.connections
+        expire(running)
+        expire(running)
+        wait_until(lambda: not running.server.connections)
+
+
+def test_a_fault_in_one_connection_leaves_the_deadlines_of_the_others(monkeypatch, caplog):
+    monkeypatch.setattr(server, "SWEEP_SECONDS", 0.001)
+    running = Running(build())
+    with running.connect() as first, running.connect() as second:
+        wait_until(lambda: len(running.server.connections) == 2)
+        broken, good = running.server.connections
+        monkeypatch.setattr(
+            server.Connection,
+            "expire",
+            lambda self, real=server.Connection.expire: 1 / 0 if self is broken else real(self),
+        )
+        broken.deadline = 0
+        wait_until(lambda: broken not in running.server.connections)
+        good.deadline = 0
+        wait_until(lambda: good not in running.server.connections)
+    assert "could not be closed" in caplog.text
+    running.stop()
 
 
 def test_many_connections_at_once(running):

@@ -79,7 +79,7 @@ REFUSALS = [
     ({"HOST": "example.org"}, "HOST must be"),
     ({"ACCESS_TOKEN_SECRET": "a" * 32}, "ACCESS_TOKEN_SECRET is set alone"),
     ({"ACCESS_TOKEN_TTL": "10"}, "ACCESS_TOKEN_TTL must be"),
-    ({"HOST": "0.0.0.0", **SECRETS}, "HOST=0.0.0.0 can be reached"),
+    ({"HOST": "0.0.0.0", **SECRETS}, "HOST=0.0.0.0 is open to others"),
 ]
 
 
