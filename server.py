@@ -30,27 +30,40 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
+import getpass
+import hashlib
 import hmac
+import ipaddress
 import json
 import logging
+import math
 import os
+import queue
 import re
+import shutil
 import signal
 import socket
+import sqlite3
 import sys
+import tempfile
+import threading
 import time
+import unicodedata
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from email.utils import formatdate
-from hashlib import sha256
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import minijwt
 
-log = logging.getLogger("minijwt")
+logger = logging.getLogger("minijwt")
 
+RELEASED = 1_795_392_000  # 2026-11-23, seconds since 1970: a clock that is earlier is wrong
 DEMO_USERNAME, DEMO_PASSWORD = "admin", "admin123"  # the tutorial's user, known to everybody
 
 
@@ -62,11 +75,18 @@ class SettingsError(Exception):
     """A setting that is wrong or too dangerous: one sentence for the operator, who alone can mend it."""
 
 
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+    Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
 class Settings(NamedTuple):
     """All that can be set. Durations in seconds."""
 
-    access_secret: bytes
-    refresh_secret: bytes
+    access_secrets: tuple[bytes, ...]  # the one that signs, and perhaps an old one that still verifies
+    refresh_secrets: tuple[bytes, ...]
     host: str = "localhost"
     port: int = 8000
     access_ttl: int = 10 * 60
@@ -75,6 +95,10 @@ class Settings(NamedTuple):
     cookie_name: str = "jwt"
     cookie_samesite: str = "None"
     cookie_secure: bool = True
+    database: str = ""  # the path of a file; "": a temporary one
+    rotate_refresh: bool = False
+    login_max_failures: int = 10  # 0: no limit
+    trusted_proxies: tuple[Network, ...] = ()
     random_secrets: bool = False  # nobody gave any: they last as long as this run
     exposed_file: str = ""  # a .env that other users of the machine can read
 
@@ -84,7 +108,8 @@ class Settings(NamedTuple):
     @property
     def private(self) -> bool:
         """Whether only programs on this machine can reach us: all that the exposure rule asks."""
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        loopback = self.host in ("localhost", "::1") or self.host.startswith("127.")
+        return loopback and not self.trusted_proxies
 
 
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -131,6 +156,25 @@ def _cookie_name(text: str) -> str:
     return text
 
 
+def _count(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,6}", text):
+        raise ValueError("must be a number; 0 is off")
+    return int(text)
+
+
+def _path_of_file(text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError("must be the path of a file")
+    return text
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(each) for each in text.replace(",", " ").split())
+    except ValueError:
+        raise ValueError("must be addresses or networks such as 10.0.0.0/8, separated by commas") from None
+
+
 def _one_of(values: dict[str, Any]) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         if text not in values:
@@ -144,14 +188,20 @@ def _one_of(values: dict[str, Any]) -> Callable[[str], Any]:
 VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "HOST": ("host", _host),
     "PORT": ("port", _port),
-    "ACCESS_TOKEN_SECRET": ("access_secret", _secret),
-    "REFRESH_TOKEN_SECRET": ("refresh_secret", _secret),
+    "ACCESS_TOKEN_SECRET": ("access_secrets", _secret),
+    "REFRESH_TOKEN_SECRET": ("refresh_secrets", _secret),
+    "ACCESS_TOKEN_SECRET_OLD": ("access_secrets", _secret),
+    "REFRESH_TOKEN_SECRET_OLD": ("refresh_secrets", _secret),
     "ACCESS_TOKEN_TTL": ("access_ttl", _duration),
     "REFRESH_TOKEN_TTL": ("refresh_ttl", _duration),
     "UNAUTHORIZED_STATUS": ("unauthorized_status", _one_of({"406": 406, "401": 401})),
     "COOKIE_NAME": ("cookie_name", _cookie_name),
     "COOKIE_SAMESITE": ("cookie_samesite", _one_of({"None": "None", "Lax": "Lax", "Strict": "Strict"})),
     "COOKIE_SECURE": ("cookie_secure", _one_of({"on": True, "off": False})),
+    "DATABASE": ("database", _path_of_file),
+    "ROTATE_REFRESH": ("rotate_refresh", _one_of({"on": True, "off": False})),
+    "LOGIN_MAX_FAILURES": ("login_max_failures", _count),
+    "TRUSTED_PROXIES": ("trusted_proxies", _networks),
 }
 
 # One assignment of a .env file as Node's dotenv reads it: NAME=value or NAME: value, `export`, quotes that may span
@@ -208,14 +258,15 @@ HMAC_BLOCK_BYTES = 64  # of SHA-256 (RFC 2104 §2)
 
 def _hmac_key(secret: bytes) -> bytes:
     """Return `secret` as HMAC pads it: two secrets that are equal in this form make the same signatures."""
-    return (sha256(secret).digest() if len(secret) > HMAC_BLOCK_BYTES else secret).ljust(HMAC_BLOCK_BYTES, b"\0")
+    key = hashlib.sha256(secret).digest() if len(secret) > HMAC_BLOCK_BYTES else secret
+    return key.ljust(HMAC_BLOCK_BYTES, b"\0")
 
 
 def _check_together(settings: Settings) -> None:
     """Raise SettingsError for settings that are fine alone and wrong together."""
-    if _hmac_key(settings.access_secret) == _hmac_key(settings.refresh_secret):
+    if {*map(_hmac_key, settings.access_secrets)} & {*map(_hmac_key, settings.refresh_secrets)}:
         raise SettingsError(
-            "REFRESH_TOKEN_SECRET must differ from ACCESS_TOKEN_SECRET:"
+            "REFRESH_TOKEN_SECRET and ACCESS_TOKEN_SECRET, current and old, must all differ:"
             " only its key tells a refresh token from an access token"
         )
     if not settings.cookie_secure and settings.cookie_samesite == "None":
@@ -235,31 +286,37 @@ def read_settings(environ: Mapping[str, str], dotenv: str = ".env") -> Settings:
     for variable, (field, parse) in VARIABLES.items():
         if variable in given:
             try:
-                values[field] = parse(given[variable])
+                value = parse(given[variable])
             except ValueError as error:
                 raise SettingsError(f"{variable} {error}") from None
-    secrets = [name for name in ("ACCESS_TOKEN_SECRET", "REFRESH_TOKEN_SECRET") if name in given]
-    if len(secrets) == 1:
-        raise SettingsError(f"{secrets[0]} is set alone: set both secrets, or none for two random ones")
-    if not secrets:
+            values[field] = (*values.get(field, ()), value) if parse is _secret else value
+    names = [name for name in VARIABLES if "_SECRET" in name and name in given]
+    if not names:
         access, refresh = os.urandom(minijwt.MIN_KEY_BYTES), os.urandom(minijwt.MIN_KEY_BYTES)
-        values.update(access_secret=access, refresh_secret=refresh, random_secrets=True)
+        values.update(access_secrets=(access,), refresh_secrets=(refresh,), random_secrets=True)
+    elif not {"ACCESS_TOKEN_SECRET", "REFRESH_TOKEN_SECRET"} <= {*names}:
+        raise SettingsError(f"{names[0]} is set alone: set both secrets, or none for two random ones")
+    else:
+        values.setdefault("database", "minijwt.db")
     settings = Settings(**values)
     _check_together(settings)
     return settings
 
 
-def risks(settings: Settings) -> list[str]:
+def risks(settings: Settings, any_user: bool) -> list[str]:
     """Return a sentence for each thing that is handy for learning and dangerous in the open."""
-    found = [f"anybody can log in as the demo user {DEMO_USERNAME}: there is no other user"]
+    found = []
+    if not any_user:
+        found.append(f"the only user is the demo user {DEMO_USERNAME}, whose password is public: `server.py user add`")
     if settings.random_secrets:
-        found.append("no ACCESS_TOKEN_SECRET and REFRESH_TOKEN_SECRET: random ones, a restart logs everybody out")
-    for variable, secret in (
-        ("ACCESS_TOKEN_SECRET", settings.access_secret),
-        ("REFRESH_TOKEN_SECRET", settings.refresh_secret),
+        found.append("ACCESS_TOKEN_SECRET and REFRESH_TOKEN_SECRET are random: a restart logs everybody out")
+    for variable, secrets in (
+        ("ACCESS_TOKEN_SECRET", settings.access_secrets),
+        ("REFRESH_TOKEN_SECRET", settings.refresh_secrets),
     ):
-        if len(secret) < minijwt.MIN_KEY_BYTES:
-            found.append(f"{variable} has only {len(secret)} of {minijwt.MIN_KEY_BYTES} bytes: it can be guessed")
+        shortest = min(map(len, secrets))
+        if shortest < minijwt.MIN_KEY_BYTES:
+            found.append(f"{variable} has only {shortest} of {minijwt.MIN_KEY_BYTES} bytes: it can be guessed")
     if not settings.cookie_secure:
         found.append("COOKIE_SECURE=off: the refresh token travels over plain HTTP too")
     if settings.exposed_file:
@@ -267,101 +324,637 @@ def risks(settings: Settings) -> list[str]:
     return found
 
 
-def check_exposure(settings: Settings) -> list[str]:
+def check_exposure(settings: Settings, any_user: bool) -> list[str]:
     """The exposure rule: return the risks as warnings on a private server, raise SettingsError on an open one."""
-    found = risks(settings)
-    if not settings.private:
-        raise SettingsError(f"HOST={settings.host} is open to others, and that must not be while " + "; ".join(found))
+    found = risks(settings, any_user)
+    if found and not settings.private:
+        reason = "TRUSTED_PROXIES is set" if settings.trusted_proxies else f"HOST={settings.host}"
+        raise SettingsError(f"{reason} lets other machines in, and that must not be yet. " + ". ".join(found))
     return found
 
 
-# ---- Accounts --------------------------------------------------------------------------------------------
-# The rules: who may log in, and what a refresh token is worth. The only room that makes or verifies tokens. Knows no
-# HTTP.
+# ---- Passwords -------------------------------------------------------------------------------------------
+# What is stored instead of a password: "scrypt$n$r$p$salt$hash" or "pbkdf2$rounds$salt$hash", so a stored password
+# brings its own cost along. Knows no users.
 
-DEMO_EPOCH = "demo"  # a user's epoch is copied into the refresh tokens: change it, and all of them are void
+MIN_PASSWORD_CHARS = 8  # NIST SP 800-63B §5.1.1.2; no rules about what they are
+MAX_NAME_BYTES = 255
+MAX_PASSWORD_BYTES = 1_024  # more would only make the work before the hash larger
+SALT_BYTES = 16
+
+
+class Cost(NamedTuple):
+    """How hard it is to try one password. Tests take a cheap one."""
+
+    scheme: str
+    numbers: tuple[int, ...]
+
+    @property
+    def text(self) -> str:
+        return "$".join([self.scheme, *map(str, self.numbers)])
+
+
+SCRYPT = Cost("scrypt", (2**14, 8, 5))  # 16 MiB and a quarter of a second (RFC 7914; OWASP's choice for 16 MiB)
+PBKDF2 = Cost("pbkdf2", (600_000,))  # HMAC-SHA256, where Python's OpenSSL has no scrypt (RFC 8018)
+COST = SCRYPT if hasattr(hashlib, "scrypt") else PBKDF2
+
+
+def _derive(password: str, salt: bytes, cost: Cost) -> bytes:
+    secret = unicodedata.normalize("NFC", password).encode("utf-8", "surrogatepass")
+    if cost.scheme == "pbkdf2":
+        return hashlib.pbkdf2_hmac("sha256", secret, salt, cost.numbers[0])
+    n, r, p = cost.numbers
+    memory = 128 * r * (n + p + 2)  # bytes: what OpenSSL counts
+    return hashlib.scrypt(secret, salt=salt, n=n, r=r, p=p, maxmem=memory, dklen=32)
+
+
+def hash_password(password: str, cost: Cost = COST) -> str:
+    """Return what to store for `password`, with a salt of its own."""
+    salt = os.urandom(SALT_BYTES)
+    return f"{cost.text}${salt.hex()}${_derive(password, salt, cost).hex()}"
+
+
+def check_password(password: str, stored: str) -> bool:
+    """Tell whether `password` is the one that `stored` was made from, in the time that `stored` asks for."""
+    scheme, *numbers, salt, digest = stored.split("$")
+    derived = _derive(password, bytes.fromhex(salt), Cost(scheme, tuple(map(int, numbers))))
+    return hmac.compare_digest(derived.hex(), digest)
+
+
+def dummy_password(cost: Cost = COST) -> str:
+    """Return a stored password that nothing matches: an unknown user costs the same work as a known one."""
+    return f"{cost.text}${'00' * SALT_BYTES}$none"
+
+
+# ---- Store -----------------------------------------------------------------------------------------------
+# Everything that outlives a request, behind a handful of verbs. All SQL is in this room; the rules are in the next.
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x6D6A7774  # "mjwt" in the file's header, so that nobody's other database is taken for ours
+SCHEMA = f"""
+CREATE TABLE user (
+    name TEXT PRIMARY KEY,       -- NFC
+    password TEXT NOT NULL,      -- as hash_password makes it
+    epoch TEXT NOT NULL,         -- random; copied into refresh tokens, which are void when it changes
+    tutorial INTEGER NOT NULL    -- 1: tokens of the tutorial's own app, which have no epoch, are good too
+) WITHOUT ROWID;
+CREATE TABLE session (           -- only those that were rotated or ended; without a row: generation 0, alive
+    sid TEXT PRIMARY KEY,
+    generation INTEGER NOT NULL, -- of the newest refresh token
+    rotated REAL NOT NULL,       -- when it was made, seconds since 1970
+    ended INTEGER NOT NULL,      -- 1: no token of this session is ever good again
+    expires INTEGER NOT NULL     -- the exp of all its tokens, seconds since 1970: then the row may go
+) WITHOUT ROWID;
+CREATE INDEX session_expires ON session (expires);
+CREATE TABLE failure (           -- attempts to log in, by account and address
+    key BLOB PRIMARY KEY,        -- a digest of both
+    attempts INTEGER NOT NULL,
+    next REAL NOT NULL,          -- when the next attempt is allowed, seconds since 1970
+    expires REAL NOT NULL        -- when all is forgotten
+) WITHOUT ROWID;
+CREATE INDEX failure_expires ON failure (expires);
+CREATE TABLE pruned (
+    latest INTEGER NOT NULL      -- the largest session.expires that was ever deleted
+);
+INSERT INTO pruned VALUES (0);
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+BUSY_SECONDS = 5.0  # how long a writer waits for another process
+PRUNE_ROWS = 100  # at one time, so that no request waits for it
+FIRST_WAIT_SECONDS, LAST_WAIT_SECONDS = 30, 3_600  # between attempts, once there were too many
+FORGET_SECONDS = 86_400  # after the last attempt
+MAX_FAILURE_ROWS = 100_000  # ten megabytes of guesses; the oldest go first
+
+
+class StoreError(Exception):
+    """The database cannot be used: one sentence for the operator."""
+
+
+class MustWrite(Exception):
+    """A verb that writes was called where only reading is allowed: on the event loop, which must not wait."""
+
+
+class Standing(NamedTuple):
+    """What the database says about a user and one session."""
+
+    epoch: str | None  # None: there is no such user
+    tutorial: bool
+    any_user: bool
+    pruned: int  # a session that ends no later may have been forgotten
+    generation: int | None  # None: the session has no row
+    rotated: float
+    ended: bool
+
+
+class Store:
+    """The SQLite file at `path`, made with mode 0600 if there is none. Each thread has a connection of its own."""
+
+    def __init__(self, path: str, clock: Callable[[], float] = time.time) -> None:
+        """Raises StoreError if the file cannot be opened, is no database of ours, or a newer version's."""
+        self._path = os.path.abspath(path)
+        self._clock = clock
+        self._local = threading.local()
+        try:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # before SQLite, which would make it 0644
+            self._prepare()
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"{path} cannot be used as a database: {error}") from None
+
+    def _prepare(self) -> None:
+        with self._transaction() as db:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            (identity,) = db.execute("PRAGMA application_id").fetchone()
+            (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if not tables:
+                for statement in SCHEMA.split(";\n"):
+                    db.execute(statement)
+            elif identity != APPLICATION_ID:
+                raise StoreError(f"{self._path} is another program's database")
+            elif version != SCHEMA_VERSION:
+                raise StoreError(f"{self._path} was written by a newer minijwt (schema {version}): use that one")
+
+    def _connection(self) -> sqlite3.Connection:
+        """Return this thread's connection."""
+        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        if db is None:
+            db = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
+            db.execute("PRAGMA journal_mode=WAL")  # readers and the writer do not wait for each other
+            db.execute("PRAGMA synchronous=FULL")  # what was answered survives a power cut
+            if getattr(self._local, "read_only", False):
+                db.execute("PRAGMA busy_timeout=0")
+            self._local.db = db
+        return db
+
+    def close(self) -> None:
+        """Close this thread's connection; the next verb opens another."""
+        db = self._local.__dict__.pop("db", None)
+        if db is not None:
+            with suppress(sqlite3.Error):
+                db.close()
+
+    def read_only(self) -> None:
+        """From now on, this thread does not wait and does not write: a verb that would raises MustWrite."""
+        self.close()
+        self._local.read_only = True
+
+    def _rows(self, statement: str, *values: object) -> list[Any]:
+        """Return all rows that `statement` selects: to the end, since an open cursor holds on to an old snapshot."""
+        try:
+            return self._connection().execute(statement, values).fetchall()
+        except sqlite3.Error:
+            self._recover()
+            raise
+
+    def _recover(self) -> None:
+        """After an error, begin anew with a new connection, unless a transaction of ours is still whole."""
+        db = self._local.__dict__.get("db")
+        if db is not None and not db.in_transaction:
+            self.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write all or nothing: a transaction, or a savepoint within the one that is open."""
+        if getattr(self._local, "read_only", False):
+            raise MustWrite
+        db = self._connection()
+        nested = db.in_transaction
+        try:
+            db.execute("SAVEPOINT verb" if nested else "BEGIN IMMEDIATE")
+            yield db
+            db.execute("RELEASE verb" if nested else "COMMIT")
+        except BaseException:
+            if db.in_transaction:  # some faults, a full disk for one, have ended it already
+                db.execute("ROLLBACK TO verb" if nested else "ROLLBACK")
+            self._recover()
+            raise
+
+    def group(self, works: Iterable[Callable[[], Any]]) -> list[Any]:
+        """Do all `works` in one transaction, with one commit; each of their verbs stands or falls by itself.
+
+        Raises sqlite3.Error if nothing of it was kept.
+        """
+        with self._transaction() as db:
+            done = [work() for work in works]
+            if not db.in_transaction:
+                raise sqlite3.OperationalError("the transaction was lost")
+            self._prune(db)
+        return done
+
+    # -- users
+
+    def user(self, name: str) -> tuple[str, str] | None:
+        """Return the stored password and the epoch of the user `name`, or None if there is no such user."""
+        rows = self._rows("SELECT password, epoch FROM user WHERE name = ?", name)
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    def names(self) -> list[str]:
+        """Return the names of all users, in order."""
+        return [name for (name,) in self._rows("SELECT name FROM user ORDER BY name")]
+
+    def put_user(self, name: str, password: str, epoch: str, tutorial: bool, new: bool) -> bool:
+        """Make (`new`) or change the user `name`; return whether that was possible."""
+        with self._transaction() as db:
+            if new:
+                statement = "INSERT OR IGNORE INTO user (password, epoch, tutorial, name) VALUES (?, ?, ?, ?)"
+            else:
+                statement = "UPDATE user SET password = ?, epoch = ?, tutorial = ? WHERE name = ?"
+            return db.execute(statement, (password, epoch, tutorial, name)).rowcount == 1
+
+    def rehash(self, name: str, old: str, password: str) -> None:
+        """Replace the stored password `old` by `password`, unless it was changed meanwhile."""
+        with self._transaction() as db:
+            db.execute("UPDATE user SET password = ? WHERE name = ? AND password = ?", (password, name, old))
+
+    def new_epoch(self, name: str, epoch: str) -> bool:
+        """End all sessions of the user `name`; return whether there is one."""
+        with self._transaction() as db:
+            return db.execute("UPDATE user SET epoch = ?, tutorial = 0 WHERE name = ?", (epoch, name)).rowcount == 1
+
+    def remove_user(self, name: str) -> bool:
+        """Delete the user `name`; return whether there was one."""
+        with self._transaction() as db:
+            return db.execute("DELETE FROM user WHERE name = ?", (name,)).rowcount == 1
+
+    # -- sessions
+
+    def standing(self, name: str, sid: str) -> Standing:
+        """Return what is known of the user `name` and the session `sid`, in one look."""
+        (row,) = self._rows(
+            "SELECT epoch, tutorial, EXISTS (SELECT 1 FROM user), latest, generation, rotated, ended"
+            " FROM pruned LEFT JOIN user ON name = ? LEFT JOIN session ON sid = ?",
+            name,
+            sid,
+        )
+        return Standing(*row)
+
+    def advance(self, sid: str, generation: int, expires: int, now: float) -> bool:
+        """Turn `generation` of a living session into the next; return False if it is not the newest any more."""
+        with self._transaction() as db:
+            statement = "UPDATE session SET generation = ?, rotated = ? WHERE sid = ? AND generation = ? AND NOT ended"
+            if db.execute(statement, (generation + 1, now, sid, generation)).rowcount == 1:
+                return True
+            statement = "INSERT OR IGNORE INTO session (generation, ended, sid, rotated, expires) VALUES (1,0,?,?,?)"
+            return generation == 0 and db.execute(statement, (sid, now, expires)).rowcount == 1
+
+    def end(self, sid: str, expires: int) -> None:
+        """End a session: for good, whatever races with it."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO session (sid, generation, rotated, ended, expires) VALUES (?, 0, 0, 1, ?)"
+                " ON CONFLICT (sid) DO UPDATE SET ended = 1",
+                (sid, expires),
+            )
+
+    def _prune(self, db: sqlite3.Connection) -> None:
+        """Forget a few sessions that have expired, and remember that this was done."""
+        gone = db.execute("SELECT sid, expires FROM session WHERE expires <= ? ORDER BY expires LIMIT ?",
+                          (int(self._clock()), PRUNE_ROWS)).fetchall()  # fmt: skip
+        if gone:
+            db.executemany("DELETE FROM session WHERE sid = ?", [(sid,) for sid, _ in gone])
+            db.execute("UPDATE pruned SET latest = max(latest, ?)", (gone[-1][1],))
+
+    # -- failures
+
+    def admit(self, key: bytes, now: float, limit: int) -> float:
+        """Count an attempt to log in, before it is looked at: return 0 if it may go on, else the seconds to wait.
+
+        One statement decides, so parallel guesses gain nothing. From the attempt number `limit` on, each makes the next
+        one wait: FIRST_WAIT_SECONDS, doubled each time, up to LAST_WAIT_SECONDS.
+        """
+        with self._transaction() as db:
+            # A wait longer than the longest comes from a clock that went back: it binds nobody.
+            counted = db.execute(
+                "INSERT INTO failure (key, attempts, next, expires) VALUES (:key, 1, :first, :expires)"
+                " ON CONFLICT (key) DO UPDATE SET attempts = attempts + 1, expires = :expires, next = CASE"
+                " WHEN attempts + 1 < :limit THEN 0"
+                " ELSE :now + min(:longest, :wait * (1 << min(attempts + 1 - :limit, 20))) END"
+                " WHERE next <= :now OR next > :now + :longest",
+                {
+                    "key": key, "now": now, "limit": limit, "wait": FIRST_WAIT_SECONDS, "longest": LAST_WAIT_SECONDS,
+                    "first": now + FIRST_WAIT_SECONDS if limit <= 1 else 0, "expires": now + FORGET_SECONDS,
+                },
+            ).rowcount  # fmt: skip
+            if counted == 1:
+                db.execute(
+                    "DELETE FROM failure WHERE key IN (SELECT key FROM failure WHERE expires <= ? OR"
+                    " (SELECT count(*) FROM failure) > ? ORDER BY expires LIMIT 2)", (now, MAX_FAILURE_ROWS),
+                )  # fmt: skip
+                return 0
+            ((until,),) = db.execute("SELECT next FROM failure WHERE key = ?", (key,)).fetchall()
+            return float(until) - now
+
+    def forgive(self, key: bytes) -> None:
+        """Forget the failures of `key`."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM failure WHERE key = ?", (key,))
+
+
+# ---- Accounts --------------------------------------------------------------------------------------------
+# The rules: who may log in, and what a refresh token is worth. The only caller of minijwt. Knows no HTTP.
+
+DEMO_EPOCH = "demo"  # of the demo user, who is in no database
+GRACE_SECONDS = 30.0  # two tabs at once, or a lost answer: how long a refresh token's parent is forgiven
 MAX_COOKIES = 8  # refresh tokens of one request that are looked at: a planted cookie or two must not hide ours
-MAX_TOKEN_CHARS = 2_048  # of a refresh token: ours have 300, and none is worth parsing 60,000
+SID_BYTES, EPOCH_BYTES = 16, 8
 
 _SESSION_CLAIMS = {"username", "sid", "gen", "epoch", "iat", "exp"}
 _TUTORIAL_CLAIMS = {"username", "iat", "exp"}  # what the tutorial's own app signs, and nothing more
 
 
 class Refused(Exception):
-    """Wrong credentials, or no good refresh token; `code` says which, for tests."""
+    """Wrong credentials, or no good token: `code` says which, for the log; `wait` how many seconds to wait."""
 
-    def __init__(self, code: str) -> None:
+    def __init__(self, code: str, username: str = "", sid: str = "", wait: float = 0) -> None:
         super().__init__(code)
-        self.code = code
+        self.code, self.username, self.sid, self.wait = code, username, sid, wait
 
 
-class Session(NamedTuple):
-    """A verified refresh token."""
+class Session:
+    """A refresh token whose signature and time are good."""
+
+    __slots__ = ("claims", "epoch", "expires", "generation", "sid", "username")
+
+    def __init__(self, claims: dict[str, Any], token: str) -> None:
+        """Raises Refused if `claims`, which `token` spells, are not those of a refresh token."""
+        self.claims = claims
+        self.epoch: str | None = None
+        if claims.keys() == _SESSION_CLAIMS:
+            self.sid, self.generation, self.epoch = claims["sid"], claims["gen"], claims["epoch"]
+        elif claims.keys() == _TUTORIAL_CLAIMS:  # it has no name of its own: its digest is the session's
+            self.sid, self.generation = hashlib.sha256(token.encode()).hexdigest(), 0
+        else:
+            raise Refused("no_refresh_token")
+        self.username = claims["username"]
+        kinds = [type(value) for value in (self.username, self.sid, self.generation, self.epoch or "")]
+        if kinds != [str, str, int, str] or self.generation < 0:  # exactly: to Python, True is an int as well
+            raise Refused("no_refresh_token")
+        self.expires = math.ceil(min(claims["exp"], 2**53))  # for SQLite, which has 64 bits
+
+    def refused(self, code: str) -> Refused:
+        """Return the refusal of this session."""
+        return Refused(code, self.username, self.sid)
+
+    def successor(self) -> dict[str, Any]:
+        """Return the claims of the next refresh token: the same end, so always the same bytes."""
+        return {**self.claims, "gen": self.generation + 1}
+
+
+class Tokens(NamedTuple):
+    """What a login or a refresh gives."""
 
     username: str
     sid: str
-    gen: int
-    epoch: str
+    access: str
+    refresh: str | None  # None: the one that was presented stays
+    expires: int  # of the refresh token, seconds since 1970
+
+
+def _failure_key(username: str, address: Address) -> bytes:
+    """Return a digest of who tries to log in from where; of IPv6, a site's /64 is one place."""
+    place = address.packed[:8] if address.version == 6 else address.packed
+    return hashlib.sha256(place + username.encode()).digest()[:16]
 
 
 class Accounts:
-    """Users and their tokens. `clock` returns seconds since 1970."""
+    """Users, sessions and their tokens. `clock` returns seconds since 1970, `cost` is that of new passwords."""
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, clock: Callable[[], float] = time.time, cost: Cost = COST
+    ) -> None:
         self._settings = settings
+        self._store = store
         self._clock = clock
+        self._cost = cost
 
-    def login(self, username: str, password: str) -> tuple[str, str]:
-        """Return an access token and a refresh token; raise Refused if the credentials are wrong."""
-        # Both are compared, whatever the first says: the time it takes does not tell which was wrong.
-        known = hmac.compare_digest(username.encode(), DEMO_USERNAME.encode())
-        if not hmac.compare_digest(password.encode(), DEMO_PASSWORD.encode()) or not known:
-            raise Refused("wrong_credentials")
-        now = int(self._clock())
-        session = {"username": username, "sid": os.urandom(16).hex(), "gen": 0, "epoch": DEMO_EPOCH}
-        refresh = {**session, "iat": now, "exp": now + self._settings.refresh_ttl}
-        return self._access_token(username, now), minijwt.encode(refresh, self._settings.refresh_secret)
+    # -- tokens
 
-    def refresh(self, tokens: list[str]) -> str:
-        """Return a new access token for the one session that is good among the refresh tokens `tokens`.
+    def login(self, username: str, password: str, address: Address) -> Tokens:
+        """Return the tokens of a new session; raise Refused if the credentials are wrong, or tried too often."""
+        username, now = unicodedata.normalize("NFC", username), self._clock()
+        if len(username.encode()) > MAX_NAME_BYTES or len(password.encode()) > MAX_PASSWORD_BYTES:
+            raise Refused("too_long")
+        limit, key = self._settings.login_max_failures, _failure_key(username, address)
+        if limit and (wait := self._store.admit(key, now, limit)):
+            raise Refused("throttled", wait=wait)
+        user = self._store.user(username)
+        stored, epoch = user or (dummy_password(self._cost), DEMO_EPOCH)
+        good = check_password(password, stored)  # the same work whether there is such a user or not
+        if user is None and self._is_demo_user(username, bool(self._store.names())):
+            good = hmac.compare_digest(password.encode(), DEMO_PASSWORD.encode())
+        if not good:
+            raise Refused("wrong_credentials", username if user else "")
+        if limit:
+            self._store.forgive(key)
+        if user and not stored.startswith(self._cost.text + "$"):
+            self._store.rehash(username, stored, hash_password(password, self._cost))
+        issued = int(self._clock())
+        expires = issued + self._settings.refresh_ttl
+        sid = os.urandom(SID_BYTES).hex()
+        claims = {"username": username, "sid": sid, "gen": 0, "epoch": epoch, "iat": issued, "exp": expires}
+        return self._tokens(claims, sid, issued)
 
-        Raises Refused if none is, or if there are several.
+    def refresh(self, tokens: list[str]) -> Tokens:
+        """Return a new access token, and while rotation is on a new refresh token, for the session among `tokens`.
+
+        Raises Refused if there is none, or several; and if a token older than the last one turns up: then somebody
+        has stolen one or the other, and the session ends for both.
         """
         now = self._clock()
-        refused, sessions = "no_token", {}
+        while True:
+            session, standing = self._choose(tokens, now)
+            newest = standing.generation or 0
+            if session.generation > newest:
+                raise session.refused("unknown_generation")
+            if session.generation == newest:
+                if not self._settings.rotate_refresh:
+                    return self._tokens(session.claims, session.sid, int(now), keep=True)
+                if self._store.advance(session.sid, newest, session.expires, now):
+                    return self._tokens(session.successor(), session.sid, int(now))
+                continue  # somebody else was first, and has made our token the parent
+            if session.generation == newest - 1 and abs(now - standing.rotated) <= GRACE_SECONDS:
+                return self._tokens(session.successor(), session.sid, int(now))
+            self._store.end(session.sid, session.expires)
+            raise session.refused("reuse_detected")
+
+    def logout(self, tokens: list[str]) -> list[Session]:
+        """End every session among `tokens` for good, and return them."""
+        sessions, _ = self._sessions(tokens, self._clock())
+        for session in sessions:
+            self._store.end(session.sid, session.expires)
+        return sessions
+
+    def whoami(self, token: str) -> dict[str, Any]:
+        """Return the claims of an access token; raise InvalidTokenError if it is not good. Touches no state."""
+        claims = self._decode(token, self._settings.access_secrets, self._clock())
+        if claims.keys() != {"username", "iat", "exp"}:
+            raise minijwt.InvalidTokenError("these are not the claims of an access token")
+        return claims
+
+    def _tokens(self, claims: dict[str, Any], sid: str, now: int, keep: bool = False) -> Tokens:
+        """Return a new access token, and the refresh token with `claims` unless the old one is kept."""
+        settings, username = self._settings, claims["username"]
+        access = {"username": username, "iat": now, "exp": now + settings.access_ttl}
+        refresh = None if keep else minijwt.encode(claims, settings.refresh_secrets[0])
+        return Tokens(username, sid, minijwt.encode(access, settings.access_secrets[0]), refresh, claims["exp"])
+
+    @staticmethod
+    def _decode(token: str, secrets: tuple[bytes, ...], now: float) -> dict[str, Any]:
+        """Return the claims of a token that one of `secrets`, the current or the old one, has signed."""
+        *others, last = secrets
+        for secret in others:
+            with suppress(minijwt.InvalidSignatureError):
+                return minijwt.decode(token, secret, now=now)
+        return minijwt.decode(token, last, now=now)
+
+    def _sessions(self, tokens: list[str], now: float) -> tuple[list[Session], str]:
+        """Return the sessions with good tokens, each with its newest, and the code of the last bad token."""
+        code = "no_token"
+        newest: dict[str, Session] = {}
         for token in tokens[:MAX_COOKIES]:
             try:
-                session = self._verify(token, now)
-            except minijwt.InvalidTokenError as error:
-                refused = error.code  # somebody else's cookie: it neither counts nor hides ours
-            else:
-                sessions[session.sid] = session
-        if len(sessions) != 1:
-            raise Refused("several_sessions" if sessions else refused)
-        (session,) = sessions.values()
-        return self._access_token(session.username, int(now))
+                session = Session(self._decode(token, self._settings.refresh_secrets, now), token)
+            except (minijwt.InvalidTokenError, Refused) as error:
+                code = error.code  # somebody else's cookie: it neither counts nor hides ours
+                continue
+            if session.sid not in newest or newest[session.sid].generation < session.generation:
+                newest[session.sid] = session
+        return list(newest.values()), code
 
-    def _access_token(self, username: str, now: int) -> str:
-        claims = {"username": username, "iat": now, "exp": now + self._settings.access_ttl}
-        return minijwt.encode(claims, self._settings.access_secret)
+    def _choose(self, tokens: list[str], now: float) -> tuple[Session, Standing]:
+        """Return the one living session among `tokens`; raise Refused if there is none, or more than one."""
+        sessions, code = self._sessions(tokens, now)
+        living, refused = [], Refused(code)
+        for session in sessions:
+            standing = self._store.standing(session.username, session.sid)
+            try:
+                self._check_standing(session, standing)
+                living.append((session, standing))
+            except Refused as error:
+                refused = error
+        if len(living) > 1:
+            raise Refused("several_sessions")
+        if not living:
+            raise refused
+        return living[0]
 
-    def _verify(self, token: str, now: float) -> Session:
-        """Return the session of a refresh token; raise InvalidTokenError if it is not good (any more)."""
-        if len(token) > MAX_TOKEN_CHARS:
-            raise minijwt.DecodeError("longer than any refresh token")
-        claims = minijwt.decode(token, self._settings.refresh_secret, now=now)
-        if claims.keys() == _SESSION_CLAIMS:
-            session = Session(claims["username"], claims["sid"], claims["gen"], claims["epoch"])
-        elif claims.keys() == _TUTORIAL_CLAIMS:
-            # It has no name of its own, so the token's digest is the session's.
-            session = Session(claims["username"], sha256(token.encode()).hexdigest(), 0, DEMO_EPOCH)
-        else:
-            raise minijwt.InvalidTokenError("these are not the claims of a refresh token")
-        if [type(value) for value in session] != [str, str, int, str]:  # exactly: to Python, True is an int as well
-            raise minijwt.InvalidTokenError("a claim of the refresh token has the wrong type")
-        if session.username != DEMO_USERNAME or session.epoch != DEMO_EPOCH:
-            raise minijwt.InvalidTokenError("the refresh token's user does not exist, or has ended all sessions")
-        return session
+    def _check_standing(self, session: Session, standing: Standing) -> None:
+        """Raise Refused if the session has ended: by itself, with all of its user's, or with its user."""
+        epoch, tutorial = standing.epoch, standing.tutorial
+        if epoch is None and self._is_demo_user(session.username, standing.any_user):
+            epoch, tutorial = DEMO_EPOCH, True
+        if epoch is None:
+            raise session.refused("no_user")
+        if session.epoch is None:
+            if not tutorial or self._settings.rotate_refresh:
+                raise session.refused("tutorial_token")
+        elif session.epoch != epoch:
+            raise session.refused("sessions_ended")
+        if standing.ended:
+            raise session.refused("session_ended")
+        if session.expires <= standing.pruned:  # only after a clock that went forward and back
+            raise session.refused("session_forgotten")
+
+    def _is_demo_user(self, username: str, any_user: bool) -> bool:
+        """Tell whether this is the demo user, who exists on a private server that has no user of its own."""
+        return username == DEMO_USERNAME and self._settings.private and not any_user
+
+    # -- users
+
+    def add_user(self, name: str, password: str, tutorial: bool = False) -> None:
+        """Make a user; raise ValueError, one sentence, if the name or the password cannot be."""
+        name = self._checked(name, password)
+        if not self._store.put_user(name, hash_password(password, self._cost), self._epoch(), tutorial, new=True):
+            raise ValueError(f"there is a user {name} already: `user passwd` changes the password")
+
+    def change_password(self, name: str, password: str) -> None:
+        """Give a user a new password, and end all of the user's sessions."""
+        name = self._checked(name, password)
+        if not self._store.put_user(name, hash_password(password, self._cost), self._epoch(), False, new=False):
+            raise ValueError(f"there is no user {name}")
+
+    def end_sessions(self, name: str) -> None:
+        """End all sessions of a user."""
+        if not self._store.new_epoch(unicodedata.normalize("NFC", name), self._epoch()):
+            raise ValueError(f"there is no user {name}")
+
+    def remove_user(self, name: str) -> None:
+        """Remove a user, and so end all sessions."""
+        if not self._store.remove_user(unicodedata.normalize("NFC", name)):
+            raise ValueError(f"there is no user {name}")
+
+    @staticmethod
+    def _epoch() -> str:
+        return os.urandom(EPOCH_BYTES).hex()
+
+    @staticmethod
+    def _checked(name: str, password: str) -> str:
+        """Return `name` in NFC; raise ValueError if it, or `password`, cannot be one."""
+        name = unicodedata.normalize("NFC", name)
+        if not name or not name.isprintable() or name != name.strip() or len(name.encode()) > MAX_NAME_BYTES:
+            raise ValueError(f"a name has 1 to {MAX_NAME_BYTES} bytes, and no control characters or spaces around it")
+        if len(unicodedata.normalize("NFC", password)) < MIN_PASSWORD_CHARS:
+            raise ValueError(f"a password has at least {MIN_PASSWORD_CHARS} characters")
+        if len(password.encode("utf-8", "surrogatepass")) > MAX_PASSWORD_BYTES:
+            raise ValueError(f"a password has at most {MAX_PASSWORD_BYTES} bytes")
+        return name
+
+
+# ---- Log -------------------------------------------------------------------------------------------------
+# One line of key=value for each thing that an operator may have to know. Never a token, a password or a secret.
+
+MAX_VALUE_CHARS = 64
+MAX_WAITING_LINES = 1_000  # then lines are dropped, and counted: whoever does not read the log must not stop the server
+
+
+class Event(NamedTuple):
+    """Something for the log."""
+
+    name: str
+    fields: Mapping[str, str]
+
+
+def log_line(now: float, event: Event) -> str:
+    """Return `event` as one line of ASCII: its time in UTC, its name, its fields; quoted where they need it."""
+    words = [time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)), event.name]
+    for name, value in event.fields.items():
+        text = value[:MAX_VALUE_CHARS].encode("unicode_escape").decode("ascii").replace('"', '\\"')
+        words.append(f'{name}="{text}"' if re.search(r'[^!#-<>-~]', text) or not text else f"{name}={text}")
+    return " ".join(words)
+
+
+class Log:
+    """Writes events to `stream` from a thread of its own, so that nobody waits for whoever reads it."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.time) -> None:
+        self._stream, self._clock = stream, clock
+        self._lines: queue.Queue[str | None] = queue.Queue(MAX_WAITING_LINES)
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._thread.start()
+
+    def __call__(self, event: Event) -> None:
+        """Take `event`; never waits."""
+        try:
+            if self._dropped:
+                lost = Event("log", {"dropped": str(self._dropped)})
+                self._lines.put_nowait(log_line(self._clock(), lost))
+                self._dropped = 0
+            self._lines.put_nowait(log_line(self._clock(), event))
+        except queue.Full:
+            self._dropped += 1
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            with suppress(OSError, ValueError):  # the reader has gone
+                self._stream.write(line + "\n")
+                self._stream.flush()
+
+    def close(self, seconds: float = 1.0) -> None:
+        """Write what is waiting, if that does not take longer than `seconds`."""
+        with suppress(queue.Full):
+            self._lines.put(None, timeout=seconds)
+            self._thread.join(seconds)
 
 
 # ---- Messages --------------------------------------------------------------------------------------------
@@ -403,6 +996,7 @@ class Request(NamedTuple):
     body: bytes = b""
     keep_alive: bool = True
     version: bytes = b"HTTP/1.1"
+    peer: str = ""  # the address at the other end of the connection
 
 
 class Response(NamedTuple):
@@ -412,6 +1006,7 @@ class Response(NamedTuple):
     body: bytes = b""
     content_type: str = "application/json; charset=utf-8"
     fields: tuple[tuple[str, str], ...] = ()
+    events: tuple[Event, ...] = ()  # for the log, once the answer is final
 
 
 _FIELD_BYTES = bytes({*range(0x20, 0x7F), *range(0x80, 0x100), 0x09})  # RFC 9110 §5.5: what a field may hold
@@ -484,7 +1079,7 @@ def _keeps_alive(fields: Mapping[bytes, bytes], version: bytes) -> bool:
     return b"close" not in options and (version != b"HTTP/1.0" or b"keep-alive" in options)
 
 
-def parse_head(head: bytes) -> tuple[Request, int]:
+def parse_head(head: bytes, peer: str = "") -> tuple[Request, int]:
     """Return the request whose head, without the empty line, is `head`, and the length of the body to come.
 
     Raises HTTPError if it is malformed, too large, or ambiguous about where it ends.
@@ -507,13 +1102,14 @@ def parse_head(head: bytes) -> tuple[Request, int]:
         raise _malformed("host", "There must be exactly one valid Host.")
     length = _content_length(fields)
     keep_alive = _keeps_alive(fields, version)
-    return Request(method.decode("ascii"), _path(target, method), fields, b"", keep_alive, version), length
+    return Request(method.decode("ascii"), _path(target, method), fields, b"", keep_alive, version, peer), length
 
 
 class Framer:
     """Cuts bytes into requests: `receive` takes what arrives, `next_request` gives what is whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, peer: str = "") -> None:
+        self._peer = peer
         self._buffer = b""
         self._start = 0  # of what has not been used yet
         self._head: tuple[Request, int] | None = None  # parsed, its body not yet here
@@ -542,7 +1138,7 @@ class Framer:
             if end < 0:
                 self._check_beginning(self._buffer[self._start : self._start + MAX_HEAD_BYTES + 1])
                 return None
-            self._head = parse_head(self._buffer[self._start : end])
+            self._head = parse_head(self._buffer[self._start : end], self._peer)
             self._start = end + 4
         request, length = self._head
         if len(self._buffer) - self._start < length:
@@ -607,6 +1203,34 @@ def parse_cookies(request: Request, name: str) -> list[str]:
     return found
 
 
+
+
+def _address(text: str) -> Address | None:
+    """Return the address that `text` spells, an IPv4 one if it is mapped into IPv6, or None."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def client_address(request: Request, trusted: tuple[Network, ...]) -> Address:
+    """Return who sent `request`: the peer, or what trusted proxies say of whom they speak for.
+
+    X-Forwarded-For is walked from the right, where the last proxy wrote; the first address that is not trusted counts.
+    """
+    peer = _address(request.peer) or ipaddress.IPv4Address(0)
+    if not any(peer in network for network in trusted):
+        return peer
+    for hop in reversed(request.fields.get(b"x-forwarded-for", b"").decode("latin-1").split(",")):
+        address = _address(hop.strip(" \t"))
+        if address is None:
+            break
+        if not any(address in network for network in trusted):
+            return address
+    return peer
+
+
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
 
@@ -628,7 +1252,7 @@ class Writer:
                 "Cache-Control: no-store\r\n"  # RFC 6749 §5.1: no cache may keep a token
                 "X-Content-Type-Options: nosniff\r\n"
                 "Referrer-Policy: no-referrer\r\n"
-                "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n"
+                "Content-Security-Policy: default-src 'none'; connect-src 'self'; frame-ancestors 'none'\r\n"
             ).encode("ascii")
         return self._common
 
@@ -658,14 +1282,22 @@ class App(NamedTuple):
     """Everything that an answer depends on."""
 
     settings: Settings
+    store: Store
     accounts: Accounts
     writer: Writer
     clock: Callable[[], float]
+    log: Callable[[Event], None]
 
 
-def build(settings: Settings, clock: Callable[[], float] = time.time) -> App:
-    """Return the whole application for `settings`, without a port."""
-    return App(settings, Accounts(settings, clock), Writer(clock), clock)
+def build(
+    settings: Settings,
+    store: Store,
+    clock: Callable[[], float] = time.time,
+    log: Callable[[Event], None] = lambda event: None,
+    cost: Cost = COST,
+) -> App:
+    """Return the whole application, without a port."""
+    return App(settings, store, Accounts(settings, store, clock, cost), Writer(clock), clock, log)
 
 
 def answer_json(status: int, value: object, *fields: tuple[str, str]) -> Response:
@@ -673,24 +1305,38 @@ def answer_json(status: int, value: object, *fields: tuple[str, str]) -> Respons
     return Response(status, json.dumps(value).encode("ascii"), fields=fields)
 
 
-def _token_response(token: str, *fields: tuple[str, str]) -> Response:
-    # base64url and dots need no escaping: the body that answer_json would make, without its four microseconds
-    return Response(HTTPStatus.OK.value, f'{{"accessToken": "{token}"}}'.encode("ascii"), fields=fields)
+def error_response(error: HTTPError) -> Response:
+    """Return the answer that `error` stands for."""
+    return answer_json(error.status, {"message": error.message, "code": error.code}, *error.fields)
 
 
-def _unauthorized(app: App, message: str) -> Response:
+def unavailable(code: str, message: str) -> Response:
+    """Return a 503: not now, but soon (RFC 9110 §15.6.4)."""
+    return error_response(HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, code, message, [("Retry-After", "1")]))
+
+
+def _unauthorized(app: App, message: str, event: Event) -> Response:
     """The tutorial's 406, or the 401 that RFC 9110 §15.5.2 would have, with the challenge that belongs to it."""
     challenge = (("WWW-Authenticate", 'Bearer realm="minijwt"'),) if app.settings.unauthorized_status == 401 else ()
-    return answer_json(app.settings.unauthorized_status, {"message": message}, *challenge)
+    return answer_json(app.settings.unauthorized_status, {"message": message}, *challenge)._replace(events=(event,))
 
 
-def _refresh_cookie(app: App, token: str) -> tuple[str, str]:
+def _cookie(app: App, token: str, expires: float, age: int) -> tuple[str, str]:
     """Return the Set-Cookie field that gives `token` to the browser, out of reach of scripts (RFC 6265 §4.1)."""
-    settings, ttl = app.settings, app.settings.refresh_ttl
-    expires = formatdate(int(app.clock()) + ttl, usegmt=True)
+    settings, date = app.settings, formatdate(int(expires), usegmt=True)
     secure = "; Secure" if settings.cookie_secure else ""
-    value = f"{settings.cookie_name}={token}; Max-Age={ttl}; Path=/; Expires={expires}"
+    value = f"{settings.cookie_name}={token}; Max-Age={age}; Path=/; Expires={date}"
     return "Set-Cookie", f"{value}; HttpOnly{secure}; SameSite={settings.cookie_samesite}"
+
+
+def _token_response(app: App, tokens: Tokens, *events: Event) -> Response:
+    """Return the access token as JSON, and the refresh token, if there is a new one, as a cookie that ends with it."""
+    cookie: tuple[tuple[str, str], ...] = ()
+    if tokens.refresh is not None:
+        cookie = (_cookie(app, tokens.refresh, tokens.expires, max(0, math.ceil(tokens.expires - app.clock()))),)
+    # base64url and dots need no escaping: the body that answer_json would make, without its four microseconds
+    body = f'{{"accessToken": "{tokens.access}"}}'.encode("ascii")
+    return Response(HTTPStatus.OK.value, body, fields=cookie, events=events)
 
 
 def get_root(app: App, request: Request) -> Response:
@@ -700,25 +1346,55 @@ def get_root(app: App, request: Request) -> Response:
 
 def post_login(app: App, request: Request) -> Response:
     """POST /login: username and password → an access token, and a refresh token in the cookie."""
+    address = client_address(request, app.settings.trusted_proxies)
+    about = {"address": str(address)}
     try:
         form = parse_form(request)
         [username], [password] = form["username"], form["password"]  # exactly one each
     except (ValueError, KeyError):
-        return _unauthorized(app, "Invalid credentials")
+        return _unauthorized(app, "Invalid credentials", Event("login", {"result": "malformed", **about}))
     try:
-        access, refresh = app.accounts.login(username, password)
-    except Refused:
-        return _unauthorized(app, "Invalid credentials")
-    return _token_response(access, _refresh_cookie(app, refresh))
+        tokens = app.accounts.login(username, password, address)
+    except Refused as refused:
+        event = Event("login", {"result": refused.code, "user": refused.username or "unknown", **about})
+        if not refused.wait:
+            return _unauthorized(app, "Invalid credentials", event)
+        message, wait = "Too many failed logins. Try again later.", str(math.ceil(refused.wait))
+        error = HTTPError(HTTPStatus.TOO_MANY_REQUESTS, "too_many_failures", message, [("Retry-After", wait)])
+        return error_response(error)._replace(events=(event,))
+    event = Event("login", {"result": "ok", "user": tokens.username, "session": tokens.sid[:8], **about})
+    return _token_response(app, tokens, event)
 
 
 def post_refresh(app: App, request: Request) -> Response:
-    """POST /refresh: the cookie → a new access token."""
+    """POST /refresh: the cookie → a new access token, and while rotation is on a new cookie."""
     try:
-        access = app.accounts.refresh(parse_cookies(request, app.settings.cookie_name))
-    except Refused:
-        return _unauthorized(app, "Unauthorized")
-    return _token_response(access)
+        return _token_response(app, app.accounts.refresh(parse_cookies(request, app.settings.cookie_name)))
+    except Refused as refused:
+        about = {"user": refused.username or "unknown", "session": refused.sid[:8] or "none", "address": request.peer}
+        return _unauthorized(app, "Unauthorized", Event("refresh", {"result": refused.code, **about}))
+
+
+def post_logout(app: App, request: Request) -> Response:
+    """POST /logout: end the session and delete the cookie, whether there is one or not."""
+    events = []
+    for each in app.accounts.logout(parse_cookies(request, app.settings.cookie_name)):
+        events.append(Event("logout", {"user": each.username, "session": each.sid[:8], "address": request.peer}))
+    return Response(HTTPStatus.NO_CONTENT, fields=(_cookie(app, "", 0, 0),), events=tuple(events))
+
+
+def get_me(app: App, request: Request) -> Response:
+    """GET /me: the claims of the access token in Authorization (RFC 6750 §2.1)."""
+    scheme, _, token = request.fields.get(b"authorization", b"").partition(b" ")
+    challenge = 'Bearer realm="minijwt"'
+    if scheme.lower() != b"bearer":  # RFC 6750 §3.1: who sends no token is told no more than this
+        raise HTTPError(HTTPStatus.UNAUTHORIZED, "no_token", "Send an access token.", [("WWW-Authenticate", challenge)])
+    try:
+        return answer_json(HTTPStatus.OK, app.accounts.whoami(token.strip(b" ").decode("latin-1")))
+    except minijwt.InvalidTokenError as error:
+        challenge += f', error="invalid_token", error_description="{error.code}"'
+        field = ("WWW-Authenticate", challenge)
+        raise HTTPError(HTTPStatus.UNAUTHORIZED, error.code, "The access token is not good.", [field]) from None
 
 
 # ---- Routes ----------------------------------------------------------------------------------------------
@@ -726,11 +1402,35 @@ def post_refresh(app: App, request: Request) -> Response:
 
 Endpoint = Callable[[App, Request], Response]
 
-ROUTES: dict[str, dict[str, Endpoint]] = {
-    "/": {"GET": get_root},
-    "/login": {"POST": post_login},
-    "/refresh": {"POST": post_refresh},
+# Where a request is answered under the event loop:
+INLINE = "inline"  # on the loop, which must not wait; if the endpoint wants to write after all, the write lane does it
+HASH = "hash"  # in a small pool: passwords, a quarter of a second of work each
+WRITE = "write"  # in the one thread that writes, many requests to a commit
+
+
+class Route(NamedTuple):
+    """An endpoint and its lane."""
+
+    endpoint: Endpoint
+    lane: str = INLINE
+    rotating: str = INLINE  # its lane while ROTATE_REFRESH is on
+
+
+ROUTES: dict[str, dict[str, Route]] = {
+    "/": {"GET": Route(get_root)},
+    "/login": {"POST": Route(post_login, HASH, HASH)},
+    "/refresh": {"POST": Route(post_refresh, INLINE, WRITE)},
+    "/logout": {"POST": Route(post_logout, WRITE, WRITE)},
+    "/me": {"GET": Route(get_me)},
 }
+
+
+def lane_of(app: App, request: Request) -> str:
+    """Return where `request` is to be answered."""
+    route = ROUTES.get(request.path, {}).get(request.method)
+    if route is None:
+        return INLINE
+    return route.rotating if app.settings.rotate_refresh else route.lane
 
 
 def _find(request: Request) -> Endpoint:
@@ -741,29 +1441,34 @@ def _find(request: Request) -> Endpoint:
     methods = ROUTES.get(request.path) if request.path != "*" else {}
     if methods is None:
         raise HTTPError(HTTPStatus.NOT_FOUND, "not_found", "There is nothing here.")
-    endpoint = methods.get("GET" if request.method == "HEAD" else request.method)
-    if endpoint is None:
+    route = methods.get("GET" if request.method == "HEAD" else request.method)
+    if route is None:
         known = ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
         if request.method == "OPTIONS":
             return lambda app, request: Response(HTTPStatus.NO_CONTENT, fields=(("Allow", known),))
-        message = f"This path does not know that method, only {known}."
+        message = f"This path knows only {known}."
         raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", message, [("Allow", known)])
-    return endpoint
+    return route.endpoint
 
 
-def error_response(error: HTTPError) -> Response:
-    """Return the answer that `error` stands for."""
-    return answer_json(error.status, {"message": error.message, "code": error.code}, *error.fields)
+def database_failed(error: sqlite3.Error) -> Response:
+    """Return the answer when the database does not work: never a wrong one."""
+    event = Event("database", {"error": str(error)})
+    return unavailable("unavailable", "The database does not answer. Try again.")._replace(events=(event,))
 
 
 def respond(app: App, request: Request) -> Response:
-    """Return the answer to `request`: the whole server as one plain function. Raises nothing."""
+    """Return the answer to `request`: the whole server as one plain function. Raises nothing but MustWrite."""
     try:
         return _find(request)(app, request)
     except HTTPError as error:
         return error_response(error)
+    except MustWrite:
+        raise  # to whoever has put us where that is not allowed
+    except sqlite3.Error as error:
+        return database_failed(error)
     except Exception:
-        log.exception("unexpected error")  # the traceback is for the log; the client learns only that it happened
+        logger.exception("unexpected error")  # the traceback is for the log; the client learns only that it happened
         return error_response(HTTPError(500, "internal_error", "Something went wrong here."))
 
 
@@ -779,8 +1484,11 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 10.0  # seconds that a silent client may cost a thread of the stock server
 
     def __init__(self, request: Any, client_address: Any, server: Any) -> None:
-        """`request` is the stock server's socket, or None if somebody else calls `receive`."""
-        self.framer = Framer()
+        """`request` is the stock server's socket, or None if somebody else calls `receive`, and may set `dispatch`:
+        that returns the response, or None if it follows later, through `answer`.
+        """
+        self.framer = Framer(client_address[0])
+        self.dispatch: Callable[[Request], Response | None] = partial(respond, self.app)
         self.close_connection = False
         self.reusable = request is None
         if request is not None:
@@ -794,6 +1502,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(self.receive(data) if data else self.end())
         except OSError:
             pass  # the client is silent or gone: nobody to tell
+        finally:
+            self.app.store.close()  # this thread's
 
     def receive(self, data: bytes) -> bytes:
         """Take `data` as it has arrived; return the answer that is due now, if one is. More may be: see `proceed`."""
@@ -801,15 +1511,20 @@ class Handler(BaseHTTPRequestHandler):
         return self.proceed()
 
     def proceed(self) -> bytes:
-        """Return the answer to the next request, or b"" if that is not whole yet."""
+        """Return the answer to the next request, or b"" if that is not whole yet, or answered later."""
         try:
             request = self.framer.next_request()
         except HTTPError as error:
             return self.refuse(error)
-        if request is None:
-            return b""
+        response = None if request is None else self.dispatch(request)
+        return b"" if request is None or response is None else self.answer(request, response)
+
+    def answer(self, request: Request, response: Response) -> bytes:
+        """Return `response` as the answer to `request`, and log its events."""
+        for event in response.events:
+            self.app.log(event)
         self.close_connection = not (request.keep_alive and self.reusable)
-        return self.app.writer.write(respond(self.app, request), request, keep_alive=not self.close_connection)
+        return self.app.writer.write(response, request, keep_alive=not self.close_connection)
 
     def end(self) -> bytes:
         """Return the last answer after the last byte, if one is due."""
@@ -844,21 +1559,89 @@ SHUTDOWN_STEP_SECONDS = 0.02
 BACKLOG = 1024  # connections that may wait to be accepted
 ACCEPTS_AT_ONCE = 16  # of them, before anybody else is served
 ANSWERS_AT_ONCE = 16  # to one client that pipelines, before anybody else is served
+HASHES_AT_ONCE = max(1, (os.cpu_count() or 1) - 1)  # one core is for the loop
+MAX_WAITING_LOGINS = 64  # the last one waits for sixteen seconds of work, on two cores
+WRITES_AT_ONCE = 256  # requests to a commit
+
+Done = Callable[[Response], None]
+
+
+class Lanes:
+    """Answers requests off the loop: the ones that hash passwords in a pool, the ones that write in one thread."""
+
+    def __init__(self, app: App, loop: asyncio.AbstractEventLoop) -> None:
+        self._app, self._loop = app, loop
+        self._pool = ThreadPoolExecutor(HASHES_AT_ONCE, "hash")
+        self._logins = 0
+        self._writes: queue.SimpleQueue[tuple[Request, Done] | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write, name="write", daemon=True)
+        self._writer.start()
+
+    def submit(self, lane: str, request: Request, done: Done) -> None:
+        """Have `request` answered in `lane`; `done` is called with the response, on the loop."""
+        if lane == WRITE:
+            self._writes.put((request, done))
+        elif self._logins >= HASHES_AT_ONCE + MAX_WAITING_LOGINS:
+            self._loop.call_soon(done, unavailable("busy", "Too many people are logging in. Try again."))
+        else:
+            self._logins += 1
+            future = self._pool.submit(self._hash, request)
+            future.add_done_callback(lambda each: self._on_loop(self._hashed, done, each))
+
+    def _on_loop(self, function: Callable[..., None], *arguments: Any) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _hash(self, request: Request) -> Response:
+        try:
+            return respond(self._app, request)
+        finally:
+            self._app.store.close()  # nothing beside a quarter of a second of hashing
+
+    def _hashed(self, done: Done, future: Future[Response]) -> None:
+        self._logins -= 1
+        if not future.cancelled():
+            done(future.result())
+
+    def _write(self) -> None:
+        """Answer every waiting request within one transaction, and only after its commit let the answers go."""
+        ended = False
+        while not ended:
+            batch = [self._writes.get()]
+            while len(batch) < WRITES_AT_ONCE and not self._writes.empty():
+                batch.append(self._writes.get())
+            works = [item for item in batch if item is not None]
+            ended = len(works) < len(batch)
+            try:
+                responses = self._app.store.group([partial(respond, self._app, request) for request, _ in works])
+            except sqlite3.Error as error:
+                responses = [database_failed(error)] * len(works)
+            self._on_loop(self._written, works, responses)
+        self._app.store.close()
+
+    @staticmethod
+    def _written(works: list[tuple[Request, Done]], responses: list[Response]) -> None:
+        for (_, done), response in zip(works, responses):
+            done(response)
+
+    def close(self) -> None:
+        """Take no more."""
+        self._writes.put(None)
+        self._pool.shutdown(wait=False)
 
 
 class Connection(asyncio.Protocol):
     """One client: feeds a Handler and sends what it returns."""
 
-    __slots__ = ("_closing", "_handler", "_handler_class", "_instant", "_open", "_transport", "_writable", "deadline")
+    __slots__ = ("_closing", "_handler", "_server", "_transport", "_waiting", "_writable", "deadline")
 
-    def __init__(self, handler_class: type[Handler], open_: set[Connection], instant: Callable[[], float]) -> None:
-        """`open_` are all that are open; `instant` returns seconds and never goes back."""
-        self._handler_class = handler_class
-        self._open = open_
-        self._instant = instant
+    def __init__(self, server: Server) -> None:
+        """`server`, whose `instant` returns seconds and never goes back, knows all that are open."""
+        self._server = server
         self._writable = True
         self._closing = False
-        self.deadline = instant() + REQUEST_SECONDS
+        self._waiting: Request | None = None  # to be answered in another lane
+        self.deadline = server.instant() + REQUEST_SECONDS
 
     @property
     def busy(self) -> bool:
@@ -868,12 +1651,13 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._handler = self._handler_class(None, transport.get_extra_info("peername"), None)
-        self._open.add(self)
+        self._handler = self._server.handler_class(None, transport.get_extra_info("peername"), None)
+        self._handler.dispatch = self._dispatch
+        self._server.connections.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = True
-        self._open.discard(self)
+        self._server.connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
@@ -881,6 +1665,30 @@ class Connection(asyncio.Protocol):
         begun = self.busy
         self._handler.framer.receive(data)
         self._serve(begun)
+
+    def _dispatch(self, request: Request) -> Response | None:
+        """Answer `request` here if that needs no waiting, else in another lane."""
+        lane = lane_of(self._server.app, request)
+        if lane == INLINE:
+            try:
+                return respond(self._server.app, request)
+            except MustWrite:
+                lane = WRITE
+        self._waiting = request
+        self._server.lanes.submit(lane, request, self._answered)
+        return None
+
+    def _answered(self, response: Response) -> None:
+        """Send the response that comes from another lane, and go on."""
+        request, self._waiting = self._waiting, None
+        if request is None or self._transport.is_closing():
+            return
+        self._transport.write(self._handler.answer(request, response))
+        if self._handler.close_connection:
+            return self._finish()
+        self.deadline = self._server.instant() + (REQUEST_SECONDS if self.busy else IDLE_SECONDS)
+        self._continue()
+        return None
 
     def _serve(self, begun: bool) -> None:
         """Answer the requests that are here, as long as the client takes the answers and nobody else has to wait.
@@ -890,6 +1698,9 @@ class Connection(asyncio.Protocol):
         handler, answered = self._handler, False
         for _ in range(ANSWERS_AT_ONCE):
             answer = handler.proceed()
+            if self._waiting is not None:  # the deadline is ours now
+                self.deadline = math.inf
+                return self._transport.pause_reading()
             if not answer:
                 break
             answered = True
@@ -902,12 +1713,12 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
             asyncio.get_running_loop().call_soon(self._continue)
         if answered or not begun:
-            self.deadline = self._instant() + (REQUEST_SECONDS if self.busy else IDLE_SECONDS)
+            self.deadline = self._server.instant() + (REQUEST_SECONDS if self.busy else IDLE_SECONDS)
         return None
 
     def _continue(self) -> None:
         """Go on with the requests that are here already."""
-        if self._writable and not self._closing:
+        if self._writable and not self._closing and self._waiting is None:
             self._transport.resume_reading()
             self._serve(begun=True)
 
@@ -915,24 +1726,26 @@ class Connection(asyncio.Protocol):
         """The client does not read its answers: it gets no more, and nothing more is read from it."""
         self._writable = False
         self._transport.pause_reading()
-        self.deadline = self._instant() + WRITE_SECONDS
+        self.deadline = self._server.instant() + WRITE_SECONDS
 
     def resume_writing(self) -> None:
         self._writable = True
-        if not self._closing:
-            self.deadline = self._instant() + REQUEST_SECONDS
+        if not self._closing and self._waiting is None:
+            self.deadline = self._server.instant() + REQUEST_SECONDS
             self._continue()
 
     def eof_received(self) -> bool:
         if not self._handler.close_connection and self._writable:
             self._transport.write(self._handler.end())
-        self.stop()
-        return True  # `stop` has done what asyncio would do
+        self._close()
+        return True  # `_close` has done what asyncio would do
 
     def _finish(self) -> None:
         """Close after the last answer, but not with the reset that unread input would cause (RFC 9112 §9.6)."""
         self._closing = True
-        self.deadline = self._instant() + (WRITE_SECONDS if self._transport.get_write_buffer_size() else LINGER_SECONDS)
+        seconds = WRITE_SECONDS if self._transport.get_write_buffer_size() else LINGER_SECONDS
+        self.deadline = self._server.instant() + seconds
+        self._transport.resume_reading()
         try:
             self._transport.write_eof()
         except (OSError, NotImplementedError):  # the client has gone; or TLS, which has no half of a connection
@@ -949,9 +1762,15 @@ class Connection(asyncio.Protocol):
         self._finish()
 
     def stop(self) -> None:
-        """Close as soon as what has been answered is written."""
+        """Close as soon as what has begun to be answered is written."""
+        if self._waiting is None:
+            self._close()
+        else:
+            self._handler.reusable = False
+
+    def _close(self) -> None:
         self._closing = True
-        self.deadline = self._instant() + WRITE_SECONDS
+        self.deadline = self._server.instant() + WRITE_SECONDS
         self._transport.close()
 
 
@@ -996,17 +1815,21 @@ def listen(host: str, port: int) -> list[socket.socket]:
 class Server:
     """Serves an App on an event loop until it is told to stop."""
 
-    def __init__(self, app: App, sockets: list[socket.socket]) -> None:
-        self._handler_class = handler_for(app)
+    def __init__(self, app: App, sockets: list[socket.socket], instant: Callable[[], float] = time.monotonic) -> None:
+        self.app = app
+        self.handler_class = handler_for(app)
         self.connections: set[Connection] = set()
+        self.instant = instant
         self._sockets = sockets
 
     async def serve(self, stopped: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
         """Call `ready` when listening, then accept and answer until `stopped` is set; end in an orderly way."""
         loop = asyncio.get_running_loop()
+        self.app.store.read_only()  # on this thread, which is the loop's
+        self.lanes = Lanes(self.app, loop)
         listeners = []
         for sock in self._sockets:  # asyncio takes its `backlog` for both numbers
-            listeners.append(await loop.create_server(self._connection, sock=sock, backlog=ACCEPTS_AT_ONCE))
+            listeners.append(await loop.create_server(lambda: Connection(self), sock=sock, backlog=ACCEPTS_AT_ONCE))
             sock.listen(BACKLOG)
         sweeper = loop.create_task(self._sweep())
         ready()
@@ -1016,23 +1839,22 @@ class Server:
             listener.close()
         for connection in list(self.connections):
             connection.stop()
-        end = time.monotonic() + SHUTDOWN_SECONDS
-        while self.connections and time.monotonic() < end:
+        end = self.instant() + SHUTDOWN_SECONDS
+        while self.connections and self.instant() < end:
             await asyncio.sleep(SHUTDOWN_STEP_SECONDS)
-
-    def _connection(self) -> Connection:
-        return Connection(self._handler_class, self.connections, time.monotonic)
+        self.lanes.close()
+        self.app.store.close()
 
     async def _sweep(self) -> None:
         """Expire every connection whose deadline has passed."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            instant = time.monotonic()
+            instant = self.instant()
             for connection in [each for each in self.connections if each.deadline < instant]:
                 try:
                     connection.expire()
                 except Exception:  # whatever one connection does, the deadlines of the others hold
-                    log.exception("a connection could not be closed")
+                    logger.exception("a connection could not be closed")
                     self.connections.discard(connection)
 
 
@@ -1054,30 +1876,131 @@ async def _serve_until_signalled(server: Server, greeting: str) -> None:
     await server.serve(stopped, lambda: print(greeting, flush=True))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Serve until stopped; return the exit status: 0 after an orderly stop, 2 if a setting is wrong."""
+def _password() -> str:
+    """Return a password: asked for twice and not shown on a terminal, else one line of standard input."""
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    password = getpass.getpass("Password: ")
+    if password != getpass.getpass("Again: "):
+        raise ValueError("the two passwords differ")
+    return password
+
+
+def _user_command(arguments: argparse.Namespace) -> int:
+    """user add|passwd|remove|list|logout: what the running server sees at once."""
+    settings = read_settings(os.environ)
+    if not settings.database:
+        raise SettingsError("no secrets and no DATABASE are set, so users would not last: `server.py init` first")
+    store = Store(settings.database)
+    accounts, name = Accounts(settings, store), getattr(arguments, "name", "")
+    if arguments.action == "list":
+        print("".join(each + "\n" for each in store.names()), end="")
+        return 0
+    if arguments.action == "add":
+        accounts.add_user(name, _password(), arguments.accept_tutorial_tokens)
+    elif arguments.action == "passwd":
+        accounts.change_password(name, _password())
+    elif arguments.action == "remove":
+        accounts.remove_user(name)
+    else:
+        accounts.end_sessions(name)
+    print(log_line(time.time(), Event("user", {"action": arguments.action, "user": name})), file=sys.stderr)
+    return 0
+
+
+HARDENED = """# Settings of minijwt's server. Keep this file to yourself: who has the secrets can log in as anybody.
+
+# Sign access and refresh tokens. Different, random, 32 bytes; to change one, keep the old as ..._OLD for a while.
+ACCESS_TOKEN_SECRET={access}
+REFRESH_TOKEN_SECRET={refresh}
+
+# A new refresh token at every use: a stolen one is noticed, and ends the session.
+ROTATE_REFRESH=on
+# The cookie is not sent along when another site makes the request.
+COOKIE_SAMESITE=Strict
+# A name that browsers take only from this very host, over HTTPS (or http://localhost).
+COOKIE_NAME=__Host-jwt
+# What RFC 9110 would say. A client of the tutorial wants 406.
+UNAUTHORIZED_STATUS=401
+"""
+
+
+def _init_command(arguments: argparse.Namespace) -> int:
+    """init: write a .env with fresh secrets and the hardened choices; never over an existing one."""
+    secrets = {name: minijwt.base64url_encode(os.urandom(32)).decode("ascii") for name in ("access", "refresh")}
+    try:
+        with open(os.open(".env", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(HARDENED.format(**secrets))
+    except FileExistsError:
+        raise SettingsError(".env exists already, and is left as it is") from None
+    print("Wrote .env, for you alone to read. Next: python3 server.py user add NAME")
+    return 0
+
+
+def _serve_command(arguments: argparse.Namespace) -> int:
+    """Serve until stopped."""
+    settings = read_settings(os.environ)
+    if time.time() < RELEASED:
+        today = time.strftime("%Y-%m-%d", time.gmtime())
+        raise SettingsError(f"the clock says {today}, before this program was made: set it, or no token is good")
+    directory = "" if settings.database else tempfile.mkdtemp(prefix="minijwt-")
+    log = Log(sys.stderr)
+    try:
+        store = Store(settings.database or os.path.join(directory, "minijwt.db"))
+        for risk in check_exposure(settings, bool(store.names())):
+            print(f"server.py: warning: {risk}", file=sys.stderr)
+        sockets = listen(settings.host, settings.port)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        server = Server(build(settings, store, log=log), sockets)
+        log(Event("start", {"version": minijwt.__version__, "host": settings.host}))
+        asyncio.run(_serve_until_signalled(server, f"Server active on http://{host}:{sockets[0].getsockname()[1]}!"))
+        log(Event("stop", {}))
+    finally:
+        log.close()
+        if directory:
+            shutil.rmtree(directory, ignore_errors=True)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="server.py",
         description="A login server: JWT access tokens, refresh tokens in an HttpOnly cookie.",
         epilog="Settings come from the environment and from .env: " + ", ".join(VARIABLES) + ".",
     )
     parser.add_argument("--version", action="version", version=f"minijwt {minijwt.__version__}")
-    parser.parse_args(argv)
+    parser.set_defaults(run=_serve_command)
+    commands = parser.add_subparsers(title="commands", metavar="[COMMAND]", description="without one, it serves")
+    commands.add_parser("init", help="write a .env with fresh secrets").set_defaults(run=_init_command)
+    user = commands.add_parser("user", help="add, passwd, remove, list, logout")
+    user.set_defaults(run=_user_command)
+    actions = user.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for action, text in (
+        ("add", "add a user; the password is asked for, or one line of standard input"),
+        ("passwd", "change a password, which ends all of the user's sessions"),
+        ("remove", "remove a user"),
+        ("logout", "end all sessions of a user"),
+    ):
+        actions.add_parser(action, help=text).add_argument("name")
+    actions.add_parser("list", help="print all names")
+    text = "take refresh tokens that the tutorial's own app has signed, until the next passwd or logout"
+    actions.choices["add"].add_argument("--accept-tutorial-tokens", action="store_true", help=text)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit status: 0 all is well, 2 something is wrong and was said in a sentence."""
     warnings.simplefilter("ignore", minijwt.InsecureKeyLengthWarning)  # once is enough, and `risks` says it
     logging.basicConfig(format="%(levelname)s: %(message)s")
+    arguments = _parser().parse_args(argv)
     try:
-        settings = read_settings(os.environ)
-        for risk in check_exposure(settings):
-            print(f"server.py: warning: {risk}", file=sys.stderr)
-        sockets = listen(settings.host, settings.port)
-    except SettingsError as error:
+        status: int = arguments.run(arguments)
+        return status
+    except (SettingsError, StoreError, ValueError) as error:
         print(f"server.py: {error}", file=sys.stderr)
-        return 2
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    port = sockets[0].getsockname()[1]
-    server = Server(build(settings), sockets)
-    asyncio.run(_serve_until_signalled(server, f"Server active on http://{host}:{port}!"))
-    return 0
+    except sqlite3.Error as error:
+        print(f"server.py: the database does not answer: {error}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

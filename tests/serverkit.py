@@ -1,10 +1,12 @@
 """What the server's tests share: a clock, an app in one line, requests as bytes, a server process."""
 
+import itertools
 import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -29,10 +31,28 @@ class Clock:
         return self.now
 
 
-def build(clock=None, **settings):
+CHEAP = server.Cost("scrypt" if server.COST.scheme == "scrypt" else "pbkdf2", (2, 1, 1)[: len(server.COST.numbers)])
+SCRATCH = tempfile.TemporaryDirectory(prefix="minijwt-tests-")
+numbers = itertools.count()
+stores = []  # of this test; closed after it
+
+
+def settings(**changes):
+    return server.Settings(**{"access_secrets": (ACCESS,), "refresh_secrets": (REFRESH,), **changes})
+
+
+def new_store(clock=None):
+    """An empty database in a file of its own."""
+    store = server.Store(os.path.join(SCRATCH.name, f"{next(numbers)}.db"), clock or Clock())
+    stores.append(store)
+    return store
+
+
+def build(clock=None, store=None, log=None, **changes):
     """A whole server without a port."""
+    clock = clock or Clock()
     return server.build(
-        server.Settings(**{"access_secret": ACCESS, "refresh_secret": REFRESH, **settings}), clock or Clock()
+        settings(**changes), store or new_store(clock), clock, (log if log is not None else []).append, CHEAP
     )
 
 

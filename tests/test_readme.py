@@ -29,6 +29,7 @@ def matches(expected, printed):
 
 
 def shell(command, directory, **environment):
+    command = command.replace("/tmp/", f"{directory}/")
     command = command.replace("python3 ", f"{sys.executable} ").replace(" minijwt.py", f" {TOP / 'minijwt.py'}")
     done = subprocess.run(
         ["sh", "-c", command],
@@ -61,7 +62,7 @@ def test_the_token_session_is_as_written(tmp_path):
             name, _, value = command[len("export ") :].partition("=")
             environment[name] = value
             continue
-        assert matches(expected, shell(command, tmp_path, **environment)) or command.endswith("> token")
+        assert matches(expected, shell(command, tmp_path, **environment)) or command.endswith("> /tmp/token")
 
 
 def test_the_python_examples_are_as_written():
@@ -82,7 +83,7 @@ def test_the_defaults_in_the_table_are_the_defaults():
     defaults = dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", README, re.MULTILINE))
     for variable, text in defaults.items():
         field, parse = server.VARIABLES[variable]
-        assert parse(text) == getattr(server.Settings(b"", b""), field), variable
+        assert parse(text) == getattr(server.Settings((), ()), field), variable
 
 
 def test_every_route_is_in_the_table_of_answers():
@@ -93,5 +94,10 @@ def test_every_route_is_in_the_table_of_answers():
 
 def test_every_status_the_readme_promises_is_given():
     assert server.respond(build(), request("GET", "/nothing")).status == 404
-    for status in ("404", "405", "400", "411", "413", "414", "431", "505"):
+    for status in ("404", "405", "400", "408", "411", "413", "414", "429", "431", "500", "503", "505"):
         assert status in README
+
+
+def test_every_command_the_readme_shows_is_one():
+    shown = re.findall(r"python3 server.py (init|user \w+)", README)
+    assert {"init", *(f"user {action}" for action in ("add", "passwd", "logout", "remove", "list"))} == set(shown)

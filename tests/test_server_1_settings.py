@@ -22,13 +22,13 @@ def test_without_any_setting_it_is_the_tutorial(tmp_path):
     assert settings[2:4] == ("localhost", 8000)
     assert settings[4:10] == (600, 86_400, 406, "jwt", "None", True)
     assert settings.random_secrets
-    assert len(settings.access_secret) == len(settings.refresh_secret) == 32
-    assert settings.access_secret != settings.refresh_secret
+    assert [len(secret) for secret in settings.access_secrets + settings.refresh_secrets] == [32, 32]
+    assert settings.access_secrets != settings.refresh_secrets
 
 
 def test_random_secrets_differ_between_runs(tmp_path):
     first, second = (read_settings({}, str(tmp_path / ".env")) for _ in range(2))
-    assert first.access_secret != second.access_secret
+    assert first.access_secrets != second.access_secrets
 
 
 GOOD = [
@@ -44,7 +44,13 @@ GOOD = [
     ("UNAUTHORIZED_STATUS", "401", "unauthorized_status", 401),
     ("COOKIE_NAME", "__Host-jwt", "cookie_name", "__Host-jwt"),
     ("COOKIE_SAMESITE", "Strict", "cookie_samesite", "Strict"),
-    ("ACCESS_TOKEN_SECRET", "ü" * 20, "access_secret", ("ü" * 20).encode()),
+    ("ACCESS_TOKEN_SECRET", "ü" * 20, "access_secrets", (("ü" * 20).encode(),)),
+    ("ACCESS_TOKEN_SECRET_OLD", "c" * 32, "access_secrets", (b"a" * 32, b"c" * 32)),
+    ("REFRESH_TOKEN_SECRET_OLD", "c" * 32, "refresh_secrets", (b"b" * 32, b"c" * 32)),
+    ("DATABASE", "x/y.db", "database", "x/y.db"),
+    ("ROTATE_REFRESH", "on", "rotate_refresh", True),
+    ("LOGIN_MAX_FAILURES", "0", "login_max_failures", 0),
+    ("TRUSTED_PROXIES", "10.0.0.1, fd00::/8", "trusted_proxies", server._networks("10.0.0.1 fd00::/8")),
 ]
 
 
@@ -61,6 +67,14 @@ BAD = [
     ("UNAUTHORIZED_STATUS", "403"), ("UNAUTHORIZED_STATUS", "406 "),
     ("COOKIE_NAME", ""), ("COOKIE_NAME", "a b"), ("COOKIE_NAME", "a=b"), ("COOKIE_NAME", "a;b"), ("COOKIE_NAME", "jwt\r\nX: y"),
     ("COOKIE_SAMESITE", "none"), ("COOKIE_SAMESITE", ""), ("COOKIE_SECURE", "true"), ("COOKIE_SECURE", ""),
+    ("DATABASE", ""),
+    ("DATABASE", "a\0b"),
+    ("ROTATE_REFRESH", "yes"),
+    ("LOGIN_MAX_FAILURES", "-1"),
+    ("LOGIN_MAX_FAILURES", ""),
+    ("TRUSTED_PROXIES", "example.org"),
+    ("TRUSTED_PROXIES", "10.0.0.1/8"),
+    ("ACCESS_TOKEN_SECRET_OLD", ""),
     ("ACCESS_TOKEN_SECRET", ""), ("REFRESH_TOKEN_SECRET", ""),
     ("ACCESS_TOKEN_SECRET", "-----BEGIN PUBLIC KEY-----\nMIIB\n-----END PUBLIC KEY-----"),
 ]  # fmt: skip
@@ -80,6 +94,8 @@ TOGETHER = [
     ({"COOKIE_SECURE": "off", "COOKIE_SAMESITE": "Lax", "COOKIE_NAME": "__Host-jwt"}, "COOKIE_NAME"),
     ({"COOKIE_SECURE": "off", "COOKIE_SAMESITE": "Lax", "COOKIE_NAME": "__Secure-jwt"}, "COOKIE_NAME"),
     ({"REFRESH_TOKEN_SECRET": "a" * 32}, "REFRESH_TOKEN_SECRET"),
+    ({"REFRESH_TOKEN_SECRET_OLD": "a" * 32}, "REFRESH_TOKEN_SECRET"),
+    ({"ACCESS_TOKEN_SECRET_OLD": "b" * 32}, "REFRESH_TOKEN_SECRET"),
     ({"REFRESH_TOKEN_SECRET": "a" * 32 + "\0"}, "REFRESH_TOKEN_SECRET"),  # HMAC pads with zeros: the same key
 ]
 
@@ -149,15 +165,15 @@ def test_a_dotenv_that_is_not_utf8_or_not_a_file_is_one_sentence(tmp_path):
 
 
 def risky(**changes):
-    good = {"access_secret": b"a" * 32, "refresh_secret": b"b" * 32}
+    good = {"access_secrets": (b"a" * 32,), "refresh_secrets": (b"b" * 32,)}
     return server.Settings(**{**good, **changes})
 
 
 RISKS = [
     ({}, "demo user"),
     ({"random_secrets": True}, "random"),
-    ({"access_secret": b"short"}, "ACCESS_TOKEN_SECRET has only 5"),
-    ({"refresh_secret": b"short"}, "REFRESH_TOKEN_SECRET has only 5"),
+    ({"access_secrets": (b"a" * 32, b"short")}, "ACCESS_TOKEN_SECRET has only 5"),
+    ({"refresh_secrets": (b"short",)}, "REFRESH_TOKEN_SECRET has only 5"),
     ({"cookie_secure": False}, "COOKIE_SECURE=off"),
     ({"exposed_file": ".env"}, "chmod 600 .env"),
 ]
@@ -165,15 +181,39 @@ RISKS = [
 
 @pytest.mark.parametrize("changes, word", RISKS)
 def test_a_risk_is_a_warning_in_private_and_a_refusal_in_the_open(changes, word):
-    assert any(word in risk for risk in check_exposure(risky(**changes)))
+    assert any(word in risk for risk in check_exposure(risky(**changes), False))
     for host in ("0.0.0.0", "::", "192.0.2.1", "2001:db8::1"):
         with pytest.raises(SettingsError, match=word):
-            check_exposure(risky(host=host, **changes))
+            check_exposure(risky(host=host, **changes), word != "demo user")
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.10", "::1"])
 def test_loopback_is_private(host):
     assert risky(host=host).private
+
+
+def test_loopback_behind_a_proxy_is_open():
+    behind = risky(trusted_proxies=server._networks("127.0.0.1"))
+    assert not behind.private
+    with pytest.raises(SettingsError, match="TRUSTED_PROXIES"):
+        check_exposure(behind, False)
+    assert check_exposure(behind, True) == []
+
+
+def test_an_open_server_with_a_user_and_good_secrets_has_no_risk():
+    assert check_exposure(risky(host="0.0.0.0"), True) == []
+
+
+def test_without_secrets_the_database_is_temporary_unless_named(tmp_path):
+    assert read_settings({}, str(tmp_path / ".env")).database == ""
+    assert read_settings({"DATABASE": "x.db"}, str(tmp_path / ".env")).database == "x.db"
+    assert read(tmp_path).database == "minijwt.db"
+
+
+@pytest.mark.parametrize("name", ["ACCESS_TOKEN_SECRET_OLD", "REFRESH_TOKEN_SECRET_OLD"])
+def test_an_old_secret_alone_is_refused(tmp_path, name):
+    with pytest.raises(SettingsError, match="is set alone"):
+        read_settings({name: "x" * 32}, str(tmp_path / ".env"))
 
 
 def test_a_dotenv_that_others_can_read_is_noticed(tmp_path):
@@ -185,5 +225,5 @@ def test_a_dotenv_that_others_can_read_is_noticed(tmp_path):
 
 
 def test_no_sentence_holds_a_secret():
-    settings = risky(access_secret=b"hunter2", refresh_secret=b"hunter3", random_secrets=True)
-    assert "hunter" not in " ".join(server.risks(settings)) + repr(settings) + f"{settings}"
+    settings = risky(access_secrets=(b"hunter2",), refresh_secrets=(b"hunter3",), random_secrets=True)
+    assert "hunter" not in " ".join(server.risks(settings, False)) + repr(settings) + f"{settings}"

@@ -2,8 +2,13 @@
 
 import minijwt
 import pytest
+import ipaddress
+
 from serverkit import ACCESS, NOW, REFRESH, Clock, body, build, cookie_of, login, refresh_token
 from server import Refused
+
+
+HERE = ipaddress.ip_address("127.0.0.1")
 
 
 def session_token(**changes):
@@ -31,7 +36,7 @@ def test_every_login_is_a_session_of_its_own():
 
 def test_a_token_of_the_tutorials_own_app_works():
     accounts = build().accounts
-    claims = minijwt.decode(accounts.refresh([refresh_token()]), ACCESS, now=NOW)
+    claims = minijwt.decode(accounts.refresh([refresh_token()]).access, ACCESS, now=NOW)
     assert claims == {"username": "admin", "iat": NOW, "exp": NOW + 600}
 
 
@@ -52,25 +57,25 @@ BAD_TOKENS = [
     ("expired", refresh_token(exp=NOW - 1), "expired"),
     ("from the future", refresh_token(iat=NOW + 60), "immature"),
     ("not yet", refresh_token(nbf=NOW + 60), "immature"),
-    ("no exp", refresh_token(exp=None), "invalid_token"),
-    ("no iat", refresh_token(iat=None), "invalid_token"),
-    ("no username", refresh_token(username=None), "invalid_token"),
-    ("username a number", refresh_token(username=1), "invalid_token"),
-    ("username a list", refresh_token(username=["admin"]), "invalid_token"),
-    ("username null-like", refresh_token(username=False), "invalid_token"),
-    ("nobody's", refresh_token(username="nobody"), "invalid_token"),
-    ("Admin", refresh_token(username="Admin"), "invalid_token"),
-    ("a claim more", refresh_token(role="root"), "invalid_token"),
+    ("no exp", refresh_token(exp=None), "no_refresh_token"),
+    ("no iat", refresh_token(iat=None), "no_refresh_token"),
+    ("no username", refresh_token(username=None), "no_refresh_token"),
+    ("username a number", refresh_token(username=1), "no_refresh_token"),
+    ("username a list", refresh_token(username=["admin"]), "no_refresh_token"),
+    ("username null-like", refresh_token(username=False), "no_refresh_token"),
+    ("nobody's", refresh_token(username="nobody"), "no_user"),
+    ("Admin", refresh_token(username="Admin"), "no_user"),
+    ("a claim more", refresh_token(role="root"), "no_refresh_token"),
     ("for an audience", refresh_token(aud="x"), "invalid_audience"),
-    ("sid only", refresh_token(sid="5"), "invalid_token"),
-    ("no epoch", session_token(epoch=None), "invalid_token"),
-    ("no gen", session_token(gen=None), "invalid_token"),
-    ("sid a number", session_token(sid=5), "invalid_token"),
-    ("gen a string", session_token(gen="0"), "invalid_token"),
-    ("gen a bool", session_token(gen=True), "invalid_token"),
-    ("gen a fraction", session_token(gen=0.5), "invalid_token"),
-    ("other epoch", session_token(epoch="x"), "invalid_token"),
-    ("session claims without exp", session_token(exp=None), "invalid_token"),
+    ("sid only", refresh_token(sid="5"), "no_refresh_token"),
+    ("no epoch", session_token(epoch=None), "no_refresh_token"),
+    ("no gen", session_token(gen=None), "no_refresh_token"),
+    ("sid a number", session_token(sid=5), "no_refresh_token"),
+    ("gen a string", session_token(gen="0"), "no_refresh_token"),
+    ("gen a bool", session_token(gen=True), "no_refresh_token"),
+    ("gen a fraction", session_token(gen=0.5), "no_refresh_token"),
+    ("other epoch", session_token(epoch="x"), "sessions_ended"),
+    ("session claims without exp", session_token(exp=None), "no_refresh_token"),
     ("alg none", "eyJhbGciOiJub25lIn0." + refresh_token().split(".")[1] + ".", "invalid_algorithm"),
 ]
 
@@ -90,7 +95,7 @@ def test_no_token_is_refused():
 def test_the_same_token_works_until_the_second_it_expires():
     clock = Clock()
     accounts = build(clock).accounts
-    token = accounts.login("admin", "admin123")[1]
+    token = accounts.login("admin", "admin123", HERE).refresh
     for clock.now in (NOW, NOW + 1, NOW + 86_399, NOW + 86_399.9):
         assert accounts.refresh([token])
     clock.now = NOW + 86_400
@@ -120,13 +125,13 @@ def test_no_more_than_eight_tokens_are_looked_at():
 
 
 def test_a_restart_with_the_same_secrets_keeps_everybody_logged_in():
-    token = build().accounts.login("admin", "admin123")[1]
+    token = build().accounts.login("admin", "admin123", HERE).refresh
     assert build().accounts.refresh([token])
 
 
 def test_other_lifetimes_are_kept():
     accounts = build(access_ttl=5, refresh_ttl=7).accounts
-    access, refresh = accounts.login("admin", "admin123")
+    _, _, access, refresh, _ = accounts.login("admin", "admin123", HERE)
     assert minijwt.decode(access, ACCESS, now=NOW)["exp"] == NOW + 5
     assert minijwt.decode(refresh, REFRESH, now=NOW)["exp"] == NOW + 7
 
@@ -144,4 +149,4 @@ def test_other_lifetimes_are_kept():
 )
 def test_wrong_credentials_are_refused(pair):
     with pytest.raises(Refused, match="wrong_credentials"):
-        build().accounts.login(*pair)
+        build().accounts.login(*pair, HERE)

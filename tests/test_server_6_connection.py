@@ -177,10 +177,11 @@ def test_a_fault_in_one_connection_leaves_the_deadlines_of_the_others(monkeypatc
 
 def test_many_connections_at_once(running):
     clients = [running.connect() for _ in range(100)]
+    request = raw("GET", "/")
     for client in clients:
-        client.sendall(RAW_LOGIN[:50])
+        client.sendall(request[:20])
     for client in clients:
-        client.sendall(RAW_LOGIN[50:])
+        client.sendall(request[20:])
     for client in clients:
         assert answers(client.recv(65_536))[0].status == 200
         client.close()
@@ -209,8 +210,8 @@ def test_a_slow_request_is_told_so(running):
 
 
 def test_the_deadline_counts_from_the_first_byte_of_a_request_and_not_from_the_last():
-    seconds = [100.0]
-    connection = server.Connection(server.handler_for(build()), set(), lambda: seconds[0])
+    seconds, whole = [100.0], raw("GET", "/")
+    connection = server.Connection(server.Server(build(), [], lambda: seconds[0]))
 
     class Transport(asyncio.Transport):
         def get_extra_info(self, name, default=None):
@@ -222,16 +223,16 @@ def test_the_deadline_counts_from_the_first_byte_of_a_request_and_not_from_the_l
     connection.connection_made(Transport())
     assert connection.deadline == 100 + server.REQUEST_SECONDS
     seconds[0] = 101
-    connection.data_received(RAW_LOGIN)
+    connection.data_received(whole)
     assert connection.deadline == 101 + server.IDLE_SECONDS
     seconds[0] = 110
-    connection.data_received(RAW_LOGIN[:10])
+    connection.data_received(whole[:10])
     assert connection.deadline == 110 + server.REQUEST_SECONDS
     seconds[0] = 114
-    connection.data_received(RAW_LOGIN[10:20])
+    connection.data_received(whole[10:20])
     assert connection.deadline == 110 + server.REQUEST_SECONDS
     seconds[0] = 114.5
-    connection.data_received(RAW_LOGIN[20:] + RAW_LOGIN[:5])
+    connection.data_received(whole[20:] + whole[:5])
     assert connection.deadline == 114.5 + server.REQUEST_SECONDS
 
 

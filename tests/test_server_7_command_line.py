@@ -29,9 +29,10 @@ def test_it_greets_warns_serves_and_ends_in_order(tmp_path):
         assert refreshed(process, cookie(process)) == 200
         status, out, err = process.stop()
     assert (status, out) == (0, process.greeting + "\n")
-    warnings = err.splitlines()
-    assert len(warnings) == 2 and all(line.startswith("server.py: warning: ") for line in warnings)
-    assert "demo user" in err and "random" in err
+    warnings = [line for line in err.splitlines() if line.startswith("server.py: warning: ")]
+    assert len(warnings) == 2 and "demo user" in err and "random" in err
+    log = [line.split(" ")[1:3] for line in err.splitlines() if line not in warnings]
+    assert log == [["start", f"version={minijwt.__version__}"], ["login", "result=ok"], ["stop"]]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -79,7 +80,7 @@ REFUSALS = [
     ({"HOST": "example.org"}, "HOST must be"),
     ({"ACCESS_TOKEN_SECRET": "a" * 32}, "ACCESS_TOKEN_SECRET is set alone"),
     ({"ACCESS_TOKEN_TTL": "10"}, "ACCESS_TOKEN_TTL must be"),
-    ({"HOST": "0.0.0.0", **SECRETS}, "HOST=0.0.0.0 is open to others"),
+    ({"HOST": "0.0.0.0", **SECRETS}, "HOST=0.0.0.0 lets other machines in"),
 ]
 
 
