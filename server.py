@@ -478,11 +478,10 @@ class Store:
         """Return this thread's connection."""
         db: sqlite3.Connection | None = getattr(self._local, "db", None)
         if db is None:
-            db = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
+            patience = 0 if getattr(self._local, "read_only", False) else BUSY_SECONDS
+            db = sqlite3.connect(self._path, timeout=patience, isolation_level=None)
             db.execute("PRAGMA journal_mode=WAL")  # readers and the writer do not wait for each other
             db.execute("PRAGMA synchronous=FULL")  # what was answered survives a power cut
-            if getattr(self._local, "read_only", False):
-                db.execute("PRAGMA busy_timeout=0")
             self._local.db = db
         return db
 
@@ -1453,8 +1452,8 @@ def _find(request: Request) -> Endpoint:
 
 def database_failed(error: sqlite3.Error) -> Response:
     """Return the answer when the database does not work: never a wrong one."""
-    event = Event("database", {"error": str(error)})
-    return unavailable("unavailable", "The database does not answer. Try again.")._replace(events=(event,))
+    response = unavailable("unavailable", "The database does not answer. Try again.")
+    return response._replace(events=(Event("database", {"error": str(error)}),))
 
 
 def respond(app: App, request: Request) -> Response:
@@ -1616,6 +1615,9 @@ class Lanes:
                 responses = self._app.store.group([partial(respond, self._app, request) for request, _ in works])
             except sqlite3.Error as error:
                 responses = [database_failed(error)] * len(works)
+            except Exception:  # whatever it was, the next ones are answered
+                logger.exception("unexpected error")
+                responses = [unavailable("unavailable", "Something went wrong here.")] * len(works)
             self._on_loop(self._written, works, responses)
         self._app.store.close()
 
@@ -1681,9 +1683,11 @@ class Connection(asyncio.Protocol):
     def _answered(self, response: Response) -> None:
         """Send the response that comes from another lane, and go on."""
         request, self._waiting = self._waiting, None
-        if request is None or self._transport.is_closing():
-            return
-        self._transport.write(self._handler.answer(request, response))
+        assert request is not None
+        answer = self._handler.answer(request, response)
+        if self._transport.is_closing():
+            return None  # the client has gone meanwhile
+        self._transport.write(answer)
         if self._handler.close_connection:
             return self._finish()
         self.deadline = self._server.instant() + (REQUEST_SECONDS if self.busy else IDLE_SECONDS)

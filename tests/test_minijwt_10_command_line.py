@@ -26,12 +26,14 @@ VARIABLES = {
     "EVIL": token('{"a":"\\u001b]0;pwned\\u0007\u202e\u009b31m"}'),
     "RAW": token('{"a":"\u202e\u009b2J\x7f"}'),
     "BROKEN": token('{"a":"\x1b[31m\r\b\x07"}'),
+    "HEADER": token("{}", '{"alg":"HS256","kid":"\u202e\u009b2J\x7f"}'),
     "ESCAPES": "\x1b[2J\x07.\x1b[31m.x",
     "KEY": KEY,
 }
 FILES = {
     "key": KEY, "key-lf": KEY + "\n", "key-crlf": KEY + "\r\n", "key-two-lf": KEY + "\n\n",
-    "other": OTHER_KEY, "none": "", "newline": "\n", "short": "k" * 16, "public": "-----BEGIN PUBLIC KEY-----\nMIIB\n",
+    "key-cr": KEY + "\r", "other": OTHER_KEY, "none": "", "newline": "\n", "short": "k" * 16,
+    "public": "-----BEGIN PUBLIC KEY-----\nMIIB\n",
 }  # fmt: skip
 
 TRANSCRIPTS = [
@@ -61,6 +63,9 @@ $ minijwt decode $GOOD --key-file key-crlf >/dev/null
 """),
     ("a key from a file is taken whole but for one line end", """
 $ minijwt decode $GOOD --key-file key-two-lf
+! minijwt: refused: ... [invalid_signature]
+[1]
+$ minijwt decode $GOOD --key-file key-cr
 ! minijwt: refused: ... [invalid_signature]
 [1]
 """),
@@ -125,6 +130,11 @@ $ minijwt decode --key-file key --now 2000000599 <token
 {
   "iat": 2000000000,
   "exp": 2000000600
+}
+$ minijwt encode '{}' --key-file key --expires-in 5 --now 0 | minijwt decode --key-file key --now 0
+{
+  "iat": 0,
+  "exp": 5
 }
 """),
     ("what cannot be encoded", """
@@ -223,10 +233,14 @@ $ MINIJWT_KEY=$KEY minijwt decode $EVIL
 {
   "a": "\\u001b]0;pwned\\u0007\\u202e\\u009b31m"
 }
-$ for token in "$RAW" "$BROKEN" "$ESCAPES"; do minijwt explain "$token"; done >shown 2>&1
+$ for token in "$RAW" "$BROKEN" "$HEADER" "$ESCAPES"; do minijwt explain "$token"; done >shown 2>&1
 [1]
 $ LC_ALL=C tr -d '\\n -~\\302\\247' <shown | wc -c | tr -d ' '
 0
+"""),
+    ("a terminal that knows only ASCII gets escapes", """
+$ PYTHONIOENCODING=ascii minijwt explain $GOOD --key-file key | grep 5.2
+...(RFC 7515 \\xa75.2)
 """),
     ("a reader who leaves early is one sentence", """
 $ (minijwt explain $GOOD --key-file key; echo $? >status) | true; cat status

@@ -107,6 +107,14 @@ def test_32_levels_are_written_and_read_and_33_are_neither():
         jwt.read_json(text, "payload")
 
 
+def test_308_digits_are_read_and_309_are_not_even_in_the_shortest_text():
+    for name, sign in (("", ""), ("", "-"), ("a long name " * 30, "")):
+        text = '{"%s":%s%s}' % (name, sign, "9" * 308)
+        assert jwt.read_json(text.encode(), "payload") == {name: int(sign + "9" * 308)}
+        with pytest.raises(jwt.DecodeError):
+            jwt.read_json(text.replace("}", "9}").encode(), "payload")
+
+
 def a_value(random, depth=3):
     """Return any value that JSON can hold."""
     kind = random.randrange(8 if depth else 6)

@@ -64,7 +64,7 @@ def test_the_first_missing_claim_is_the_one_that_is_named():
         with pytest.raises(jwt.MissingRequiredClaimError) as caught:
             jwt.decode(token('{"sub":"x"}'), KEY, options={"require": required})
         assert caught.value.claim == missing
-    for expected, missing in (({"issuer": "joe"}, "iss"), ({"audience": "us"}, "aud")):
+    for expected, missing in (({"issuer": "joe"}, "iss"), ({"audience": "us"}, "aud"), ({"subject": "root"}, "sub")):
         with pytest.raises(jwt.MissingRequiredClaimError) as caught:
             jwt.decode(token(), KEY, **expected)
         assert caught.value.claim == missing

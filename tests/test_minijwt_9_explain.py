@@ -94,6 +94,7 @@ def test_absent_claims_are_neither_right_nor_wrong():
     ("iss", token('{"aud":"us"}'), "missing_claim"),
     ("aud", token('{"iss":"joe","aud":"them"}'), "invalid_audience"),
     ("aud", token('{"iss":"joe"}'), "missing_claim"),
+    ("sub", token('{"iss":"joe","aud":"us"}'), "missing_claim"),
     ("sub", token('{"iss":"joe","aud":"us","sub":1}'), "invalid_subject"),
     ("sub", token('{"iss":"joe","aud":"us","sub":"x"}'), "invalid_subject"),
     ("jti", token('{"iss":"joe","aud":"us","sub":"root","jti":1}'), "invalid_jti"),

@@ -564,6 +564,7 @@ PUBLISHED_KEYS = [  # RFC 8725 §2.1: a public key taken for a shared secret is 
     ("JWK, OKP", '{ "kty" : "OKP", "crv" : "Ed25519", "x" : "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }'),
     ("JWK, oct", '{"kty":"oct","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUu"}'),
     ("JWK, name escaped", '{"k\\u0074y":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4"}'),
+    ("JWK, name escaped, after a long number", '{"n":%s,"k\\u0074y":"RSA"}' % ("7" * 5_000)),
     ("JWK, after white space", '\r\n\t{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmb","e":"AQAB"}\n'),
     ("JWK, after a byte order mark", '\ufeff{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmb","e":"AQAB"}'),
     ("JWK, UTF-16", '{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmb","e":"AQAB"}'.encode("utf-16")),
@@ -585,6 +586,7 @@ GOOD_KEYS = [  # looks like one of those, and is a secret of its own
     ("is JSON", '{"secret":"0123456789abcdef0123456789abcdef"}'), ("dashes", "-----" * 8), ("ends in a newline",
      "k" * 32 + "\n"),
     ("a UUID", "123e4567-e89b-12d3-a456-426614174000"), ("a word kty", "kty is a word and this is 32 bytes"),
+    ("a kty in quotes", 'a "kty" is in a JWK, this is none'), ("a kty as JSON", '["kty", "0123456789abcdef01234567"]'),
 ]  # fmt: skip
 
 WRONG_KEYS = [
@@ -839,6 +841,11 @@ NAMES = [  # payload, arguments, what comes of it
     ('{"sub":"admin"}', {"subject": "admins"}, SUBJECT),
     ('{"sub":"admins"}', {"subject": "admin"}, SUBJECT),
     ('{"sub":"admin"}', {"subject": ""}, SUBJECT),
+    ("{}", {"subject": "admin"}, MISSING),
+    ("{}", {"subject": ""}, MISSING),
+    ('{"Sub":"admin"}', {"subject": "admin"}, MISSING),
+    ('{"username":"admin"}', {"subject": "admin"}, MISSING),
+    ("{}", {"subject": "admin", "options": {"verify_sub": False}}, FINE),
     ('{"sub":"root"}', {"subject": "admin", "options": {"verify_sub": False}}, FINE),
     ('{"jti":"1"}', {}, FINE),
     ('{"jti":""}', {}, FINE),
