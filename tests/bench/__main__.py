@@ -7,7 +7,8 @@ that peers are installed into dist/ from PyPI and npm (see peers.py for how to f
     goals.py      the numbers to reach             load.py      the load generator, a process of its own
     library.py    encode and decode                servers.py   starting and stopping the contestants
     wire.py       /refresh, against its peers      process.py   start-up and memory
-    sessions.py   /refresh, against itself         peers.py     installing what we compare with
+    sessions.py   /refresh, against itself         logins.py    what a login costs
+    peers.py      installing what we compare with
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from goals import number, summary, table
+from logins import logins_section
 from peers import Peers, gather
 from process import memory_section, startup_section
 from servers import HERE, ROOT, CannotMeasure
@@ -30,7 +32,7 @@ from sessions import sessions_section
 from wire import BUSIEST, BUSY, Effort, refresh_section
 
 DIST = ROOT / "dist"
-PARTS = ["library", "server", "sessions", "memory", "startup"]
+PARTS = ["library", "server", "sessions", "logins", "memory", "startup"]
 LIBRARIES = {"minijwt": "minijwt", "pyjwt": "PyJWT", "joserfc": "joserfc", "hmac": "bare `hmac.digest`"}
 
 Section = tuple[str, dict[str, float]]  # text in Markdown, figures for GOALS
@@ -84,6 +86,7 @@ def sections(arguments: argparse.Namespace, peers: Peers) -> dict[str, Callable[
         "library": lambda: library_section(peers.python, 7 if quick else 25),
         "server": lambda: refresh_section(peers, effort),
         "sessions": lambda: sessions_section(effort),
+        "logins": logins_section,
         "memory": memory_section,
         "startup": lambda: startup_section(3 if quick else 5),
     }
@@ -115,12 +118,12 @@ def gather_peers(arguments: argparse.Namespace) -> Peers:
 def parse(argv: list[str]) -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(prog="python3 tests/bench", description="Measure minijwt against its peers.")
-    parser.add_argument("--quick", action="store_true", help="some twenty seconds: one round, no Node, no sessions")
+    parser.add_argument("--quick", action="store_true", help="some twenty seconds: one round, no Node, no sessions, no logins")
     parser.add_argument("--only", nargs="+", metavar="PART", choices=PARTS, help=f"only these: {', '.join(PARTS)}")
     arguments = parser.parse_args(argv)
     arguments.all = arguments.only is None
     if arguments.all:
-        arguments.only = [part for part in PARTS if not (arguments.quick and part == "sessions")]
+        arguments.only = [part for part in PARTS if not (arguments.quick and part in ("sessions", "logins"))]
     return arguments
 
 

@@ -34,6 +34,7 @@ GOALS = {
     "rows": Goal("`/refresh` with a million session rows, time against ten rows", 1.3, 1.1, at_most=True),
     "memory/idle": Goal("resident memory, idle", 32, 28, " MB", at_most=True),
     "memory/1000": Goal("resident memory with 1,000 idle connections", 45, 38, " MB", at_most=True),
+    "logins/memory": Goal("memory that sixteen logins at once add, for each core", 20, None, " MB", at_most=True),
     "startup": Goal("from `python3 server.py` to the first answer", 0.3, 0.2, " s", at_most=True),
 }
 
