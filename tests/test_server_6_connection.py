@@ -209,31 +209,37 @@ def test_a_slow_request_is_told_so(running):
     assert (answer.status, answer.json["code"]) == (408, "timeout")
 
 
+class NoTransport(asyncio.Transport):
+    """A transport whose client is at 127.0.0.1 and takes everything."""
+
+    def get_extra_info(self, name, default=None):
+        return ("127.0.0.1", 1)
+
+    def write(self, data):
+        pass
+
+
 def test_the_deadline_counts_from_the_first_byte_of_a_request_and_not_from_the_last():
     seconds, whole = [100.0], raw("GET", "/")
-    connection = server.Connection(server.Server(build(), [], lambda: seconds[0]))
+    arrivals = [
+        (101, whole, 101 + server.IDLE_SECONDS),
+        (110, whole[:10], 110 + server.REQUEST_SECONDS),
+        (114, whole[10:20], 110 + server.REQUEST_SECONDS),
+        (114.5, whole[20:] + whole[:5], 114.5 + server.REQUEST_SECONDS),
+    ]
 
-    class Transport(asyncio.Transport):
-        def get_extra_info(self, name, default=None):
-            return ("127.0.0.1", 1)
+    async def deadlines():
+        connection = server.Connection(server.Server(build(), [], lambda: seconds[0]))
+        connection.connection_made(NoTransport())
+        yield connection.deadline
+        for seconds[0], data, _ in arrivals:
+            connection.data_received(data)
+            yield connection.deadline
 
-        def write(self, data):
-            pass
+    async def main():
+        return [deadline async for deadline in deadlines()]
 
-    connection.connection_made(Transport())
-    assert connection.deadline == 100 + server.REQUEST_SECONDS
-    seconds[0] = 101
-    connection.data_received(whole)
-    assert connection.deadline == 101 + server.IDLE_SECONDS
-    seconds[0] = 110
-    connection.data_received(whole[:10])
-    assert connection.deadline == 110 + server.REQUEST_SECONDS
-    seconds[0] = 114
-    connection.data_received(whole[10:20])
-    assert connection.deadline == 110 + server.REQUEST_SECONDS
-    seconds[0] = 114.5
-    connection.data_received(whole[20:] + whole[:5])
-    assert connection.deadline == 114.5 + server.REQUEST_SECONDS
+    assert asyncio.run(main()) == [100 + server.REQUEST_SECONDS, *(deadline for _, _, deadline in arrivals)]
 
 
 def test_the_sweep_finds_what_is_overdue(monkeypatch):
