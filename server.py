@@ -506,10 +506,21 @@ class Store:
             raise
 
     def _recover(self) -> None:
-        """After an error, begin anew with a new connection, unless a transaction of ours is still whole."""
+        """After an error, begin anew with a new connection, unless a transaction that writes is still whole."""
         db = self._local.__dict__.get("db")
-        if db is not None and not db.in_transaction:
+        if db is not None and (getattr(self._local, "read_only", False) or not db.in_transaction):
             self.close()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Within it, what this thread reads is of one moment, for the price of one lock. Only for a read-only thread."""
+        with suppress(sqlite3.Error):  # what is wrong will be said by what is read
+            self._connection().execute("BEGIN")
+        try:
+            yield
+        finally:
+            with suppress(sqlite3.Error):
+                self._connection().execute("COMMIT")
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -1664,9 +1675,10 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return  # refused already: what else it sends is only read so that our answer is not lost
-        begun = self.busy
+        if not self.busy:
+            self.deadline = self._server.instant() + REQUEST_SECONDS
         self._handler.framer.receive(data)
-        self._serve(begun)
+        self._server.arrived(self)
 
     def _dispatch(self, request: Request) -> Response | None:
         """Answer `request` here if that needs no waiting, else in another lane."""
@@ -1686,45 +1698,43 @@ class Connection(asyncio.Protocol):
         assert request is not None
         answer = self._handler.answer(request, response)
         if self._transport.is_closing():
-            return None  # the client has gone meanwhile
+            return  # the client has gone meanwhile
         self._server.send(self._transport, answer)
         if self._handler.close_connection:
-            return self._finish()
-        self.deadline = self._server.instant() + (REQUEST_SECONDS if self.busy else IDLE_SECONDS)
-        self._continue()
-        return None
+            self._finish()
+        else:
+            self.deadline = self._server.instant() + (REQUEST_SECONDS if self.busy else IDLE_SECONDS)
+            self._go_on()
 
-    def _serve(self, begun: bool) -> None:
-        """Answer the requests that are here, as long as the client takes the answers and nobody else has to wait.
-
-        `begun` says whether a part of the first of them was here before, and its deadline runs already.
-        """
-        handler, answered = self._handler, False
-        for _ in range(ANSWERS_AT_ONCE):
+    def serve(self) -> None:
+        """Answer the requests that are here, as long as the client takes the answers and nobody else has to wait."""
+        handler, answered = self._handler, 0
+        while self._writable and not self._closing and answered < ANSWERS_AT_ONCE:
             answer = handler.proceed()
-            if self._waiting is not None:  # the deadline is ours now
-                self.deadline = math.inf
-                return self._transport.pause_reading()
             if not answer:
                 break
-            answered = True
+            answered += 1
             self._server.send(self._transport, answer)
             if handler.close_connection:
                 return self._finish()
-            if not self._writable:
-                return None
-        else:
+        if self._waiting is not None:
             self._transport.pause_reading()
-            asyncio.get_running_loop().call_soon(self._continue)
-        if answered or not begun:
+            self.deadline = math.inf  # the client has done its part
+            return None
+        if answered:
             self.deadline = self._server.instant() + (REQUEST_SECONDS if self.busy else IDLE_SECONDS)
+        if answered == ANSWERS_AT_ONCE:
+            self._transport.pause_reading()  # what is here comes first, and others before that
+            self._server.arrived(self)
+        elif self._writable and not self._transport.is_reading():
+            self._transport.resume_reading()
         return None
 
-    def _continue(self) -> None:
-        """Go on with the requests that are here already."""
+    def _go_on(self) -> None:
+        """In the next turn, look at what is here already, and at what the client sends."""
         if self._writable and not self._closing and self._waiting is None:
             self._transport.resume_reading()
-            self._serve(begun=True)
+            self._server.arrived(self)
 
     def pause_writing(self) -> None:
         """The client does not read its answers: it gets no more, and nothing more is read from it."""
@@ -1736,7 +1746,7 @@ class Connection(asyncio.Protocol):
         self._writable = True
         if not self._closing and self._waiting is None:
             self.deadline = self._server.instant() + REQUEST_SECONDS
-            self._continue()
+            self._go_on()
 
     def eof_received(self) -> bool:
         if not self._handler.close_connection and self._writable:
@@ -1827,17 +1837,38 @@ class Server:
         self.connections: set[Connection] = set()
         self.instant = instant
         self._sockets = sockets
+        self._scheduled = False  # the next turn
+        self._inbox: list[Connection] = []
         self._outbox: list[tuple[asyncio.Transport, bytes]] = []
 
-    def send(self, transport: asyncio.Transport, answer: bytes) -> None:
-        """Send `answer` together with the others of this turn of the loop, at its end.
+    # A turn: everything that has arrived is answered, and then everything is sent. So there is one lock on the
+    # database for all, taken after they arrived; the processor does one thing at a time; and of many sends in a row
+    # only the first has to wake somebody. Measured at 64 connections: 1.8 times as many answers.
 
-        Each send may wake a client, which costs the kernel as much as half an answer costs us; of many in a row only
-        the first does. And what runs undisturbed runs faster: half as many answers again, measured at 64 connections.
-        """
-        if not self._outbox:
-            asyncio.get_running_loop().call_soon(self.flush)
+    def arrived(self, connection: Connection) -> None:
+        """Have `connection` served in the next turn."""
+        self._schedule()
+        self._inbox.append(connection)
+
+    def send(self, transport: asyncio.Transport, answer: bytes) -> None:
+        """Send `answer` at the end of this turn, or of the next."""
+        self._schedule()
         self._outbox.append((transport, answer))
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self.turn)
+
+    def turn(self) -> None:
+        """Serve those who have sent something, and send what is waiting."""
+        self._scheduled = False
+        arrived, self._inbox = self._inbox, []
+        if arrived:
+            with self.app.store.snapshot():
+                for connection in arrived:
+                    connection.serve()
+        self.flush()
 
     def flush(self) -> None:
         """Send what is waiting."""
@@ -1860,6 +1891,7 @@ class Server:
         sweeper.cancel()
         for listener in listeners:
             listener.close()
+        self.turn()
         for connection in list(self.connections):
             connection.stop()
         end = self.instant() + SHUTDOWN_SECONDS

@@ -143,6 +143,17 @@ def test_a_flood_of_requests_is_answered_in_order_and_others_are_served_meanwhil
     assert [answer.status for answer in found] == [404] * 3_000 + [200]
 
 
+@pytest.mark.parametrize("count", [server.ANSWERS_AT_ONCE, 2 * server.ANSWERS_AT_ONCE])
+def test_a_client_that_was_held_back_is_heard_again(running, count):
+    with running.connect() as client:
+        for _ in range(2):
+            client.sendall(raw("GET", "/") * count)
+            data = b""
+            while data.count(b"server running") < count:
+                data += client.recv(65_536)
+            assert len(answers(data)) == count
+
+
 def test_a_client_that_never_reads_is_dropped(running):
     with running.connect() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
@@ -215,6 +226,9 @@ class NoTransport(asyncio.Transport):
     def get_extra_info(self, name, default=None):
         return ("127.0.0.1", 1)
 
+    def is_reading(self):
+        return True
+
     def write(self, data):
         pass
 
@@ -234,6 +248,7 @@ def test_the_deadline_counts_from_the_first_byte_of_a_request_and_not_from_the_l
         yield connection.deadline
         for seconds[0], data, _ in arrivals:
             connection.data_received(data)
+            connection.serve()
             yield connection.deadline
 
     async def main():
