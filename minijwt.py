@@ -569,8 +569,9 @@ def encode(
     is a json.JSONEncoder class whose `default` is asked about values that JSON does not know.
 
     Raises NotImplementedError for any other algorithm, TypeError or ValueError for a payload that is no dict, has
-    names that are no str, values that JSON or RFC 7519 §4.1 do not allow, or too much of them, InvalidKeyError as
-    `key_bytes` does, InvalidTokenError for headers that `decode` refuses.
+    names that are no str, values that JSON or RFC 7519 §4.1 do not allow, or too much of them, OverflowError for a
+    datetime before year 1 in UTC, InvalidKeyError as `key_bytes` does, InvalidTokenError for headers that `decode`
+    refuses.
     """
     if algorithm != ALGORITHM:
         raise NotImplementedError('Algorithm not supported: here is only "HS256", and never an unsigned token')
@@ -613,8 +614,8 @@ def read_options(options: Mapping[str, Any] | None) -> Mapping[str, Any]:
             raise TypeError(f"unknown option {name!r}; there are: {', '.join(sorted(_DEFAULT_OPTIONS))}")
     if not options.get("verify_signature", True):
         raise NotImplementedError("decode always checks the signature; `explain` shows what an unverified token says")
-    if isinstance(options.get("require"), str):
-        raise TypeError('the option "require" takes a list of claim names, not a string')
+    if isinstance(options.get("require", ()), str) or not isinstance(options.get("require", ()), Iterable):
+        raise TypeError('the option "require" takes a list of claim names')
     return {**_DEFAULT_OPTIONS, **options}
 
 
@@ -654,7 +655,7 @@ def decode(
             raise MissingRequiredClaimError(name)
     now = time.time() if now is None else now
     expected = Expected(now, leeway, audience, issuer, subject, checks["strict_aud"])
-    check_claims(claims, expected, [name for name in CLAIM_RULES if checks["verify_" + name]])
+    check_claims(claims, expected, CLAIM_RULES if not options else [n for n in CLAIM_RULES if checks["verify_" + n]])
     return claims
 
 
@@ -758,7 +759,7 @@ _GREEN, _RED, _FAINT, _PURPLE, _CYAN = "32", "1;31", "2", "35", "36"  # ANSI SGR
 
 
 def _paint(text: str, color: str) -> str:
-    return f"\033[{color}m{text}\033[0m" if sys.stdout.isatty() else text
+    return f"\033[{color}m{text}\033[0m" if sys.stdout and sys.stdout.isatty() else text
 
 
 def _printable(text: str) -> str:
@@ -880,7 +881,8 @@ def main(argv: list[str] | None = None) -> int:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", InsecureKeyLengthWarning)
             status: int = arguments.run(arguments)
-            sys.stdout.flush()
+            if sys.stdout:  # None if it is closed
+                sys.stdout.flush()
         for warning in caught:
             print(f"minijwt: warning: {warning.message}", file=sys.stderr)
         return status

@@ -378,7 +378,14 @@ def check_password(password: str, stored: str) -> bool:
     """Tell whether `password` is the one that `stored` was made from, in the time that `stored` asks for."""
     scheme, *numbers, salt, digest = stored.split("$")
     derived = _derive(password, bytes.fromhex(salt), Cost(scheme, tuple(map(int, numbers))))
-    return hmac.compare_digest(derived.hex(), digest)
+    # HMAC, within both schemes, pads its key with NUL: "x" and "x\0" would be one password (RFC 2104 §2)
+    return hmac.compare_digest(derived.hex(), digest) and "\0" not in password
+
+
+def is_weaker(stored: str, cost: Cost) -> bool:
+    """Tell whether `stored` was made at less than `cost`."""
+    scheme, *numbers, _, _ = stored.split("$")
+    return scheme != cost.scheme or any(int(have) < want for have, want in zip(numbers, cost.numbers))
 
 
 def dummy_password(cost: Cost = COST) -> str:
@@ -447,6 +454,14 @@ class Standing(NamedTuple):
     ended: bool
 
 
+class _Closing(sqlite3.Connection):
+    """A connection that closes when it is forgotten, as a thread's is: Python 3.13 warns of one that does not."""
+
+    def __del__(self) -> None:
+        with suppress(sqlite3.Error):
+            self.close()
+
+
 class Store:
     """The SQLite file at `path`, made with mode 0600 if there is none. Each thread has a connection of its own."""
 
@@ -458,29 +473,43 @@ class Store:
         try:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # before SQLite, which would make it 0644
             self._prepare()
+        except StoreError:
+            self.close()
+            raise
         except (OSError, sqlite3.Error) as error:
+            self.close()
             raise StoreError(f"{path} cannot be used as a database: {error}") from None
 
     def _prepare(self) -> None:
+        db = self._connection()
+        db.execute("BEGIN")  # one snapshot, since somebody may be making it this moment
+        self._is_ours(db)  # before anything is written into it
+        db.execute("COMMIT")
+        db.execute("PRAGMA journal_mode=WAL")  # for good; readers and the writer do not wait for each other
         with self._transaction() as db:
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            (identity,) = db.execute("PRAGMA application_id").fetchone()
-            (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if not tables:
+            if not self._is_ours(db):
                 for statement in SCHEMA.split(";\n"):
                     db.execute(statement)
-            elif identity != APPLICATION_ID:
-                raise StoreError(f"{self._path} is another program's database")
-            elif version != SCHEMA_VERSION:
-                raise StoreError(f"{self._path} was written by a newer minijwt (schema {version}): use that one")
+
+    def _is_ours(self, db: sqlite3.Connection) -> bool:
+        """Return False for an empty file; raise StoreError for somebody else's."""
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        (identity,) = db.execute("PRAGMA application_id").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables and identity != APPLICATION_ID:
+            raise StoreError(f"{self._path} is another program's database")
+        if tables and version != SCHEMA_VERSION:
+            raise StoreError(f"{self._path} was written by a newer minijwt (schema {version}): use that one")
+        return bool(tables)
 
     def _connection(self) -> sqlite3.Connection:
         """Return this thread's connection."""
         db: sqlite3.Connection | None = getattr(self._local, "db", None)
         if db is None:
             patience = 0 if getattr(self._local, "read_only", False) else BUSY_SECONDS
-            db = sqlite3.connect(self._path, timeout=patience, isolation_level=None)
-            db.execute("PRAGMA journal_mode=WAL")  # readers and the writer do not wait for each other
+            db = sqlite3.connect(
+                self._path, timeout=patience, isolation_level=None, check_same_thread=False, factory=_Closing
+            )
             db.execute("PRAGMA synchronous=FULL")  # what was answered survives a power cut
             self._local.db = db
         return db
@@ -513,7 +542,7 @@ class Store:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Within it, what this thread reads is of one moment, for the price of one lock. Only for a read-only thread."""
+        """Within it, a read-only thread reads the database of one moment, for the price of one lock."""
         with suppress(sqlite3.Error):  # what is wrong will be said by what is read
             self._connection().execute("BEGIN")
         try:
@@ -598,6 +627,11 @@ class Store:
         )
         return Standing(*row)
 
+    def begin(self, sid: str, expires: int) -> None:
+        """Give a new session a row, so that it is not taken for one that was forgotten."""
+        with self._transaction() as db:
+            db.execute("INSERT INTO session VALUES (?, 0, 0, 0, ?)", (sid, expires))
+
     def advance(self, sid: str, generation: int, expires: int, now: float) -> bool:
         """Turn `generation` of a living session into the next; return False if it is not the newest any more."""
         with self._transaction() as db:
@@ -633,6 +667,7 @@ class Store:
         one wait: FIRST_WAIT_SECONDS, doubled each time, up to LAST_WAIT_SECONDS.
         """
         with self._transaction() as db:
+            db.execute("DELETE FROM failure WHERE key = ? AND expires <= ?", (key, now))
             # A wait longer than the longest comes from a clock that went back: it binds nobody.
             counted = db.execute(
                 "INSERT INTO failure (key, attempts, next, expires) VALUES (:key, 1, :first, :expires)"
@@ -723,7 +758,26 @@ class Tokens(NamedTuple):
 def _failure_key(username: str, address: Address) -> bytes:
     """Return a digest of who tries to log in from where; of IPv6, a site's /64 is one place."""
     place = address.packed[:8] if address.version == 6 else address.packed
-    return hashlib.sha256(place + username.encode()).digest()[:16]
+    return hashlib.sha256(bytes([address.version]) + place + username.encode()).digest()[:16]
+
+
+def _checked_name(name: str) -> str:
+    """Return `name` in NFC; raise ValueError if no user can be called that."""
+    name = unicodedata.normalize("NFC", name)
+    if not name or not name.isprintable() or name != name.strip() or len(name.encode()) > MAX_NAME_BYTES:
+        raise ValueError(f"a name has 1 to {MAX_NAME_BYTES} bytes, and no control characters or spaces around it")
+    return name
+
+
+def _checked_password(password: str) -> str:
+    """Return `password`; raise ValueError if it cannot be one."""
+    if len(unicodedata.normalize("NFC", password)) < MIN_PASSWORD_CHARS:
+        raise ValueError(f"a password has at least {MIN_PASSWORD_CHARS} characters")
+    if len(password.encode("utf-8", "surrogatepass")) > MAX_PASSWORD_BYTES:
+        raise ValueError(f"a password has at most {MAX_PASSWORD_BYTES} bytes")
+    if "\0" in password:
+        raise ValueError("a password has no NUL")
+    return password
 
 
 class Accounts:
@@ -750,17 +804,19 @@ class Accounts:
         user = self._store.user(username)
         stored, epoch = user or (dummy_password(self._cost), DEMO_EPOCH)
         good = check_password(password, stored)  # the same work whether there is such a user or not
-        if user is None and self._is_demo_user(username, bool(self._store.names())):
+        if user is None and self._is_demo_user(username, self._store.standing(username, "").any_user):
             good = hmac.compare_digest(password.encode(), DEMO_PASSWORD.encode())
         if not good:
             raise Refused("wrong_credentials", username if user else "")
         if limit:
             self._store.forgive(key)
-        if user and not stored.startswith(self._cost.text + "$"):
+        if user and is_weaker(stored, self._cost):
             self._store.rehash(username, stored, hash_password(password, self._cost))
         issued = int(self._clock())
         expires = issued + self._settings.refresh_ttl
         sid = os.urandom(SID_BYTES).hex()
+        if expires <= self._store.standing(username, sid).pruned:  # the clock was ahead, and is not any more
+            self._store.begin(sid, expires)
         claims = {"username": username, "sid": sid, "gen": 0, "epoch": epoch, "iat": issued, "exp": expires}
         return self._tokens(claims, sid, issued)
 
@@ -862,7 +918,7 @@ class Accounts:
             raise session.refused("sessions_ended")
         if standing.ended:
             raise session.refused("session_ended")
-        if session.expires <= standing.pruned:  # only after a clock that went forward and back
+        if standing.generation is None and session.expires <= standing.pruned:  # the clock went forward and back
             raise session.refused("session_forgotten")
 
     def _is_demo_user(self, username: str, any_user: bool) -> bool:
@@ -873,41 +929,29 @@ class Accounts:
 
     def add_user(self, name: str, password: str, tutorial: bool = False) -> None:
         """Make a user; raise ValueError, one sentence, if the name or the password cannot be."""
-        name = self._checked(name, password)
-        if not self._store.put_user(name, hash_password(password, self._cost), self._epoch(), tutorial, new=True):
+        name, stored = _checked_name(name), hash_password(_checked_password(password), self._cost)
+        if not self._store.put_user(name, stored, self._epoch(), tutorial, new=True):
             raise ValueError(f"there is a user {name} already: `user passwd` changes the password")
 
     def change_password(self, name: str, password: str) -> None:
         """Give a user a new password, and end all of the user's sessions."""
-        name = self._checked(name, password)
-        if not self._store.put_user(name, hash_password(password, self._cost), self._epoch(), False, new=False):
+        name, stored = _checked_name(name), hash_password(_checked_password(password), self._cost)
+        if not self._store.put_user(name, stored, self._epoch(), False, new=False):
             raise ValueError(f"there is no user {name}")
 
     def end_sessions(self, name: str) -> None:
         """End all sessions of a user."""
-        if not self._store.new_epoch(unicodedata.normalize("NFC", name), self._epoch()):
+        if not self._store.new_epoch(_checked_name(name), self._epoch()):
             raise ValueError(f"there is no user {name}")
 
     def remove_user(self, name: str) -> None:
         """Remove a user, and so end all sessions."""
-        if not self._store.remove_user(unicodedata.normalize("NFC", name)):
+        if not self._store.remove_user(_checked_name(name)):
             raise ValueError(f"there is no user {name}")
 
     @staticmethod
     def _epoch() -> str:
         return os.urandom(EPOCH_BYTES).hex()
-
-    @staticmethod
-    def _checked(name: str, password: str) -> str:
-        """Return `name` in NFC; raise ValueError if it, or `password`, cannot be one."""
-        name = unicodedata.normalize("NFC", name)
-        if not name or not name.isprintable() or name != name.strip() or len(name.encode()) > MAX_NAME_BYTES:
-            raise ValueError(f"a name has 1 to {MAX_NAME_BYTES} bytes, and no control characters or spaces around it")
-        if len(unicodedata.normalize("NFC", password)) < MIN_PASSWORD_CHARS:
-            raise ValueError(f"a password has at least {MIN_PASSWORD_CHARS} characters")
-        if len(password.encode("utf-8", "surrogatepass")) > MAX_PASSWORD_BYTES:
-            raise ValueError(f"a password has at most {MAX_PASSWORD_BYTES} bytes")
-        return name
 
 
 # ---- Log -------------------------------------------------------------------------------------------------
@@ -1349,6 +1393,11 @@ def _token_response(app: App, tokens: Tokens, *events: Event) -> Response:
     return Response(HTTPStatus.OK.value, body, fields=cookie, events=events)
 
 
+def _from(app: App, request: Request) -> dict[str, str]:
+    """Return for the log who sent `request`."""
+    return {"address": str(client_address(request, app.settings.trusted_proxies))}
+
+
 def get_root(app: App, request: Request) -> Response:
     """GET /: a word for whoever wants to know whether the server runs."""
     return Response(HTTPStatus.OK, b"server running", "text/plain; charset=utf-8")
@@ -1356,15 +1405,14 @@ def get_root(app: App, request: Request) -> Response:
 
 def post_login(app: App, request: Request) -> Response:
     """POST /login: username and password → an access token, and a refresh token in the cookie."""
-    address = client_address(request, app.settings.trusted_proxies)
-    about = {"address": str(address)}
+    about = _from(app, request)
     try:
         form = parse_form(request)
         [username], [password] = form["username"], form["password"]  # exactly one each
     except (ValueError, KeyError):
         return _unauthorized(app, "Invalid credentials", Event("login", {"result": "malformed", **about}))
     try:
-        tokens = app.accounts.login(username, password, address)
+        tokens = app.accounts.login(username, password, client_address(request, app.settings.trusted_proxies))
     except Refused as refused:
         event = Event("login", {"result": refused.code, "user": refused.username or "unknown", **about})
         if not refused.wait:
@@ -1381,7 +1429,7 @@ def post_refresh(app: App, request: Request) -> Response:
     try:
         return _token_response(app, app.accounts.refresh(parse_cookies(request, app.settings.cookie_name)))
     except Refused as refused:
-        about = {"user": refused.username or "unknown", "session": refused.sid[:8] or "none", "address": request.peer}
+        about = {"user": refused.username or "unknown", "session": refused.sid[:8] or "none", **_from(app, request)}
         return _unauthorized(app, "Unauthorized", Event("refresh", {"result": refused.code, **about}))
 
 
@@ -1389,7 +1437,7 @@ def post_logout(app: App, request: Request) -> Response:
     """POST /logout: end the session and delete the cookie, whether there is one or not."""
     events = []
     for each in app.accounts.logout(parse_cookies(request, app.settings.cookie_name)):
-        events.append(Event("logout", {"user": each.username, "session": each.sid[:8], "address": request.peer}))
+        events.append(Event("logout", {"user": each.username, "session": each.sid[:8], **_from(app, request)}))
     return Response(HTTPStatus.NO_CONTENT, fields=(_cookie(app, "", 0, 0),), events=tuple(events))
 
 
@@ -1512,8 +1560,6 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(self.receive(data) if data else self.end())
         except OSError:
             pass  # the client is silent or gone: nobody to tell
-        finally:
-            self.app.store.close()  # this thread's
 
     def receive(self, data: bytes) -> bytes:
         """Take `data` as it has arrived; return the answer that is due now, if one is. More may be: see `proceed`."""
@@ -1595,18 +1641,12 @@ class Lanes:
             self._loop.call_soon(done, unavailable("busy", "Too many people are logging in. Try again."))
         else:
             self._logins += 1
-            future = self._pool.submit(self._hash, request)
+            future = self._pool.submit(respond, self._app, request)
             future.add_done_callback(lambda each: self._on_loop(self._hashed, done, each))
 
     def _on_loop(self, function: Callable[..., None], *arguments: Any) -> None:
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(function, *arguments)
-
-    def _hash(self, request: Request) -> Response:
-        try:
-            return respond(self._app, request)
-        finally:
-            self._app.store.close()  # nothing beside a quarter of a second of hashing
 
     def _hashed(self, done: Done, future: Future[Response]) -> None:
         self._logins -= 1
@@ -1640,7 +1680,7 @@ class Lanes:
     def close(self) -> None:
         """Take no more."""
         self._writes.put(None)
-        self._pool.shutdown(wait=False)
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Connection(asyncio.Protocol):

@@ -1,5 +1,6 @@
 """What the server's tests share: a clock, an app in one line, requests as bytes, a server process."""
 
+import asyncio
 import itertools
 import json
 import os
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -170,6 +172,58 @@ class Process:
 
     def __exit__(self, *error):
         self.stop()
+
+
+class Running:
+    """The server on an event loop in a thread; signals are left to the process tests."""
+
+    def __init__(self, app):
+        self.sockets = server.listen("127.0.0.1", 0)
+        self.address = self.sockets[0].getsockname()
+        self.server = server.Server(app, self.sockets)
+        ready = threading.Event()
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._main(ready)))
+        self.thread.start()
+        assert ready.wait(10)
+
+    async def _main(self, ready):
+        self.loop = asyncio.get_running_loop()
+        self.stopped = asyncio.Event()
+        await self.server.serve(self.stopped, ready.set)
+
+    def connect(self):
+        return socket.create_connection(self.address, timeout=20)
+
+    def exchange(self, *pieces):
+        with self.connect() as client:
+            for piece in pieces:
+                client.sendall(piece)
+            client.shutdown(socket.SHUT_WR)
+            return read_all(client)
+
+    def exchange_whole(self, data):
+        """Send `data` and `Connection: close`, and keep our side open until the other closes."""
+        with self.connect() as client:
+            client.sendall(data + raw("GET", "/bye", b"", "Connection: close"))
+            return read_all(client).rpartition(b"HTTP/1.1 404 ")[0]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.stop()
+
+    def call(self, function):
+        """Run `function` on the loop and wait for it."""
+        done = threading.Event()
+        self.loop.call_soon_threadsafe(lambda: (function(), done.set()))
+        assert done.wait(10)
+
+    def stop(self):
+        if self.thread.is_alive():
+            self.loop.call_soon_threadsafe(self.stopped.set)
+        self.thread.join(20)
+        assert not self.thread.is_alive()
 
 
 def read_all(client):

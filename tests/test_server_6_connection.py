@@ -8,47 +8,7 @@ import threading
 
 import pytest
 import server
-from serverkit import RAW_LOGIN, answers, build, raw, read_all, wait_until
-
-
-class Running:
-    """The server on an event loop in a thread; signals are left to the process tests."""
-
-    def __init__(self, app):
-        self.sockets = server.listen("127.0.0.1", 0)
-        self.address = self.sockets[0].getsockname()
-        self.server = server.Server(app, self.sockets)
-        ready = threading.Event()
-        self.thread = threading.Thread(target=lambda: asyncio.run(self._main(ready)))
-        self.thread.start()
-        assert ready.wait(10)
-
-    async def _main(self, ready):
-        self.loop = asyncio.get_running_loop()
-        self.stopped = asyncio.Event()
-        await self.server.serve(self.stopped, ready.set)
-
-    def connect(self):
-        return socket.create_connection(self.address, timeout=10)
-
-    def exchange(self, *pieces):
-        with self.connect() as client:
-            for piece in pieces:
-                client.sendall(piece)
-            client.shutdown(socket.SHUT_WR)
-            return read_all(client)
-
-    def call(self, function):
-        """Run `function` on the loop and wait for it."""
-        done = threading.Event()
-        self.loop.call_soon_threadsafe(lambda: (function(), done.set()))
-        assert done.wait(10)
-
-    def stop(self):
-        if self.thread.is_alive():
-            self.loop.call_soon_threadsafe(self.stopped.set)
-        self.thread.join(20)
-        assert not self.thread.is_alive()
+from serverkit import RAW_LOGIN, Running, answers, build, raw, read_all, wait_until
 
 
 @pytest.fixture
@@ -170,7 +130,7 @@ def test_a_client_that_never_reads_is_dropped(running):
 def test_a_fault_in_one_connection_leaves_the_deadlines_of_the_others(monkeypatch, caplog):
     monkeypatch.setattr(server, "SWEEP_SECONDS", 0.001)
     running = Running(build())
-    with running.connect() as first, running.connect() as second:
+    with running.connect(), running.connect():
         wait_until(lambda: len(running.server.connections) == 2)
         broken, good = running.server.connections
         monkeypatch.setattr(
