@@ -1142,7 +1142,7 @@ def parse_head(head: bytes, peer: str = "") -> tuple[Request, int]:
     lines = head.split(b"\r\n")
     if len(lines[0]) > MAX_LINE_BYTES:
         raise _line_too_long()
-    if len(lines) > MAX_FIELDS + 1 or max(map(len, lines)) > MAX_LINE_BYTES:
+    if len(lines) > MAX_FIELDS + 1 or len(head) > MAX_LINE_BYTES < max(map(len, lines)):
         raise _head_too_large()
     match = _REQUEST_LINE.fullmatch(lines[0])
     if not match:
@@ -1390,7 +1390,7 @@ def _token_response(app: App, tokens: Tokens, *events: Event) -> Response:
         cookie = (_cookie(app, tokens.refresh, tokens.expires, max(0, math.ceil(tokens.expires - app.clock()))),)
     # base64url and dots need no escaping: the body that answer_json would make, without its four microseconds
     body = f'{{"accessToken": "{tokens.access}"}}'.encode("ascii")
-    return Response(HTTPStatus.OK.value, body, fields=cookie, events=events)
+    return Response(HTTPStatus.OK, body, fields=cookie, events=events)
 
 
 def _from(app: App, request: Request) -> dict[str, str]:
@@ -1629,14 +1629,15 @@ class Lanes:
         self._app, self._loop = app, loop
         self._pool = ThreadPoolExecutor(HASHES_AT_ONCE, "hash")
         self._logins = 0
-        self._writes: queue.SimpleQueue[tuple[Request, Done] | None] = queue.SimpleQueue()
+        self._pending: list[tuple[Request, Done]] = []  # of this turn
+        self._writes: queue.SimpleQueue[list[tuple[Request, Done]] | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="write", daemon=True)
         self._writer.start()
 
     def submit(self, lane: str, request: Request, done: Done) -> None:
         """Have `request` answered in `lane`; `done` is called with the response, on the loop."""
         if lane == WRITE:
-            self._writes.put((request, done))
+            self._pending.append((request, done))
         elif self._logins >= HASHES_AT_ONCE + MAX_WAITING_LOGINS:
             self._loop.call_soon(done, unavailable("busy", "Too many people are logging in. Try again."))
         else:
@@ -1657,11 +1658,13 @@ class Lanes:
         """Answer every waiting request within one transaction, and only after its commit let the answers go."""
         ended = False
         while not ended:
-            batch = [self._writes.get()]
-            while len(batch) < WRITES_AT_ONCE and not self._writes.empty():
-                batch.append(self._writes.get())
-            works = [item for item in batch if item is not None]
-            ended = len(works) < len(batch)
+            works: list[tuple[Request, Done]] = []
+            while not works or (len(works) < WRITES_AT_ONCE and not self._writes.empty()):
+                more = self._writes.get()
+                if more is None:
+                    ended = True
+                    break
+                works += more
             try:
                 responses = self._app.store.group([partial(respond, self._app, request) for request, _ in works])
             except sqlite3.Error as error:
@@ -1676,6 +1679,12 @@ class Lanes:
     def _written(works: list[tuple[Request, Done]], responses: list[Response]) -> None:
         for (_, done), response in zip(works, responses):
             done(response)
+
+    def hand_over(self) -> None:
+        """Let the writer have what this turn has for it, in one piece."""
+        if self._pending:
+            self._writes.put(self._pending)
+            self._pending = []
 
     def close(self) -> None:
         """Take no more."""
@@ -1915,6 +1924,7 @@ class Server:
         waiting, self._outbox = self._outbox, []
         for transport, answer in waiting:
             transport.write(answer)
+        self.lanes.hand_over()
 
     async def serve(self, stopped: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
         """Call `ready` when listening, then accept and answer until `stopped` is set; end in an orderly way."""

@@ -109,9 +109,11 @@ def test_an_audience_that_is_none_is_the_programmers_fault(payload):
             call(token(payload), KEY, audience=5)
 
 
-def test_required_claims_are_a_list_and_not_a_string():
-    with pytest.raises(TypeError):
-        jwt.decode(GOOD, KEY, options={"require": "sub"})
+@pytest.mark.parametrize("require", ["sub", None, 1])
+def test_required_claims_are_a_list_and_not_a_string(require):
+    for any_token in (GOOD, "not even a token"):
+        with pytest.raises(TypeError):
+            jwt.decode(any_token, KEY, options={"require": require})
 
 
 def test_options_are_the_callers_and_stay_as_they_are():

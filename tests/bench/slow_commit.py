@@ -31,9 +31,17 @@ class SlowConnection(sqlite3.Connection):
         super().commit()
 
 
+def slow_connect(connect: Any, *arguments: Any, factory: Any = sqlite3.Connection, **more: Any) -> sqlite3.Connection:
+    """Return a connection as `connect` would, of the class `factory`, but slow."""
+    connection: sqlite3.Connection = connect(
+        *arguments, factory=type(factory.__name__, (SlowConnection, factory), {}), **more
+    )
+    return connection
+
+
 if __name__ == "__main__":
     SlowConnection.seconds, server = float(sys.argv[1]), sys.argv[2]
-    sqlite3.connect = partial(sqlite3.connect, factory=SlowConnection)  # type: ignore[assignment]
+    sqlite3.connect = partial(slow_connect, sqlite3.connect)  # type: ignore[assignment]
     sys.argv[:] = [server]
     sys.path[0] = str(Path(server).parent)
     runpy.run_path(server, run_name="__main__")
