@@ -549,7 +549,7 @@ class Store:
             yield
         finally:
             with suppress(sqlite3.Error):
-                self._connection().execute("COMMIT")
+                self._connection().execute("ROLLBACK")  # there is nothing to commit
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -1695,13 +1695,14 @@ class Lanes:
 class Connection(asyncio.Protocol):
     """One client: feeds a Handler and sends what it returns."""
 
-    __slots__ = ("_closing", "_handler", "_server", "_transport", "_waiting", "_writable", "deadline")
+    __slots__ = ("_closing", "_ended", "_handler", "_server", "_transport", "_waiting", "_writable", "deadline")
 
     def __init__(self, server: Server) -> None:
         """`server`, whose `instant` returns seconds and never goes back, knows all that are open."""
         self._server = server
         self._writable = True
         self._closing = False
+        self._ended = False  # the client sends no more
         self._waiting: Request | None = None  # to be answered in another lane
         self.deadline = server.instant() + REQUEST_SECONDS
 
@@ -1727,7 +1728,10 @@ class Connection(asyncio.Protocol):
         if not self.busy:
             self.deadline = self._server.instant() + REQUEST_SECONDS
         self._handler.framer.receive(data)
-        self._server.arrived(self)
+        if self._waiting is None:
+            self._server.arrived(self)
+        else:
+            self._transport.pause_reading()  # one thing after the other
 
     def _dispatch(self, request: Request) -> Response | None:
         """Answer `request` here if that needs no waiting, else in another lane."""
@@ -1753,7 +1757,8 @@ class Connection(asyncio.Protocol):
             self._finish()
         else:
             self.deadline = self._server.instant() + (REQUEST_SECONDS if self.busy else IDLE_SECONDS)
-            self._go_on()
+            if self.busy or self._ended or not self._transport.is_reading():
+                self._go_on()
 
     def serve(self) -> None:
         """Answer the requests that are here, as long as the client takes the answers and nobody else has to wait."""
@@ -1767,7 +1772,6 @@ class Connection(asyncio.Protocol):
             if handler.close_connection:
                 return self._finish()
         if self._waiting is not None:
-            self._transport.pause_reading()
             self.deadline = math.inf  # the client has done its part
             return None
         if answered:
@@ -1775,6 +1779,8 @@ class Connection(asyncio.Protocol):
         if answered == ANSWERS_AT_ONCE:
             self._transport.pause_reading()  # what is here comes first, and others before that
             self._server.arrived(self)
+        elif self._ended and not self._closing:
+            self._end()
         elif self._writable and not self._transport.is_reading():
             self._transport.resume_reading()
         return None
@@ -1798,10 +1804,16 @@ class Connection(asyncio.Protocol):
             self._go_on()
 
     def eof_received(self) -> bool:
+        self._ended = True
+        if self._waiting is None:
+            self._end()
+        return True  # asyncio shall not close: the answers come first
+
+    def _end(self) -> None:
+        """The client has sent its last byte, and all that was whole is answered."""
         if not self._handler.close_connection and self._writable:
             self._server.send(self._transport, self._handler.end())
         self._close()
-        return True  # `_close` has done what asyncio would do
 
     def _finish(self) -> None:
         """Close after the last answer, but not with the reset that unread input would cause (RFC 9112 §9.6)."""
