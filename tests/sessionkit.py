@@ -62,7 +62,7 @@ def claims_of(token, secret=REFRESH, now=None):
 
 
 def sign(username="ann", sid="5" * 32, gen=0, epoch="demo", iat=NOW, exp=NOW + DAY, secret=REFRESH, **more):
-    """A refresh token of ours, as DESIGN §4 has it."""
+    """A refresh token of ours, with the claims that a login gives it."""
     claims = {"username": username, "sid": sid, "gen": gen, "epoch": epoch, "iat": iat, "exp": exp, **more}
     return minijwt.encode(claims, secret)
 

@@ -582,7 +582,7 @@ def test_what_was_answered_survives_kill_9(tmp_path):
 
 
 class Model:
-    """DESIGN §4, written down a second time. Users are (password, epoch, tutorial), rows (generation, rotated, ended)."""
+    """The rules of sessions, written down a second time. Users are (password, epoch, tutorial), rows (generation, rotated, ended)."""
 
     def __init__(self):
         self.users, self.rows, self.ends, self.forgotten = {}, {}, {}, 0
