@@ -1724,14 +1724,14 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
-            return  # refused already: what else it sends is only read so that our answer is not lost
-        if not self.busy:
-            self.deadline = self._server.instant() + REQUEST_SECONDS
+            return None  # refused already: what else it sends is only read so that our answer is not lost
+        begun = self.busy
         self._handler.framer.receive(data)
-        if self._waiting is None:
-            self._server.arrived(self)
-        else:
-            self._transport.pause_reading()  # one thing after the other
+        if self._waiting is not None:
+            return self._transport.pause_reading()  # one thing after the other
+        if not begun:
+            self.deadline = self._server.instant() + REQUEST_SECONDS
+        return self._server.arrived(self)
 
     def _dispatch(self, request: Request) -> Response | None:
         """Answer `request` here if that needs no waiting, else in another lane."""
@@ -1763,7 +1763,7 @@ class Connection(asyncio.Protocol):
     def serve(self) -> None:
         """Answer the requests that are here, as long as the client takes the answers and nobody else has to wait."""
         handler, answered = self._handler, 0
-        while self._writable and not self._closing and answered < ANSWERS_AT_ONCE:
+        while self._writable and not self._closing and self._waiting is None and answered < ANSWERS_AT_ONCE:
             answer = handler.proceed()
             if not answer:
                 break

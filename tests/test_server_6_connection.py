@@ -189,6 +189,15 @@ class NoTransport(asyncio.Transport):
     def is_reading(self):
         return True
 
+    def is_closing(self):
+        return False
+
+    def pause_reading(self):
+        pass
+
+    def resume_reading(self):
+        pass
+
     def write(self, data):
         pass
 
@@ -215,6 +224,55 @@ def test_the_deadline_counts_from_the_first_byte_of_a_request_and_not_from_the_l
         return [deadline async for deadline in deadlines()]
 
     assert asyncio.run(main()) == [100 + server.REQUEST_SECONDS, *(deadline for _, _, deadline in arrivals)]
+
+
+class HeldLanes:
+    """Lanes that keep what they are given until the test answers it."""
+
+    def __init__(self):
+        self.held = []
+
+    def submit(self, lane, request, done):
+        self.held.append((request, done))
+
+    def hand_over(self):
+        pass
+
+
+def test_while_one_request_waits_for_another_lane_the_next_is_not_begun_and_no_deadline_runs():
+    """However often the connection is looked at, and whatever else arrives."""
+
+    async def main():
+        running = server.Server(build(), [], lambda: 100.0)
+        running.lanes = HeldLanes()
+        connection = server.Connection(running)
+        connection.connection_made(NoTransport())
+        connection.data_received(raw("POST", "/logout") * 2)
+        connection.serve()
+        connection.serve()
+        assert len(running.lanes.held) == 1
+        connection.data_received(raw("GET", "/"))
+        assert connection.deadline == float("inf")
+        request, done = running.lanes.held[0]
+        done(server.respond(running.app, request))
+        connection.serve()
+        assert len(running.lanes.held) == 2
+
+    asyncio.run(main())
+
+
+def test_data_that_comes_while_a_request_waits_starts_no_deadline():
+    async def main():
+        running = server.Server(build(), [], lambda: 100.0)
+        running.lanes = HeldLanes()
+        connection = server.Connection(running)
+        connection.connection_made(NoTransport())
+        connection.data_received(raw("POST", "/logout"))
+        connection.serve()
+        connection.data_received(raw("GET", "/"))
+        assert connection.deadline == float("inf")
+
+    asyncio.run(main())
 
 
 def test_the_sweep_finds_what_is_overdue(monkeypatch):
