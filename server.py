@@ -32,6 +32,7 @@ import asyncio
 import errno
 import getpass
 import hashlib
+import heapq
 import hmac
 import ipaddress
 import json
@@ -40,16 +41,19 @@ import math
 import os
 import queue
 import re
+import resource
 import shutil
 import signal
 import socket
 import sqlite3
+import ssl
 import sys
 import tempfile
 import threading
 import time
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -97,8 +101,12 @@ class Settings(NamedTuple):
     cookie_secure: bool = True
     database: str = ""  # the path of a file; "": a temporary one
     rotate_refresh: bool = False
+    allowed_origins: tuple[str, ...] = ()  # as browsers spell them; their pages may use us with the cookie
+    tls_cert: str = ""  # the path of a PEM file; "": plain HTTP
+    tls_key: str = ""
     login_max_failures: int = 10  # 0: no limit
     trusted_proxies: tuple[Network, ...] = ()
+    access_log: bool = False
     random_secrets: bool = False  # nobody gave any: they last as long as this run
     exposed_file: str = ""  # a .env that other users of the machine can read
 
@@ -114,6 +122,7 @@ class Settings(NamedTuple):
 
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 MAX_TTL_SECONDS = 3650 * UNIT_SECONDS["d"]  # ten years: a longer one is a typo
+DEFAULT_PORTS = {"http": "80", "https": "443"}  # an origin has its port only if that is another one
 
 
 def _host(text: str) -> str:
@@ -175,6 +184,16 @@ def _networks(text: str) -> tuple[Network, ...]:
         raise ValueError("must be addresses or networks such as 10.0.0.0/8, separated by commas") from None
 
 
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(text.replace(",", " ").split())
+    for origin in origins:
+        match = re.fullmatch(r"(https?)://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?", origin)
+        if not match or match[2] == DEFAULT_PORTS[match[1]]:
+            raise ValueError("must be origins as browsers spell them (RFC 6454 §6.2), separated by commas:"
+                             " https://app.example, without a path or a default port; never * or null")  # fmt: skip
+    return origins
+
+
 def _one_of(values: dict[str, Any]) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         if text not in values:
@@ -200,8 +219,12 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "COOKIE_SECURE": ("cookie_secure", _one_of({"on": True, "off": False})),
     "DATABASE": ("database", _path_of_file),
     "ROTATE_REFRESH": ("rotate_refresh", _one_of({"on": True, "off": False})),
+    "ALLOWED_ORIGINS": ("allowed_origins", _origins),
+    "TLS_CERT": ("tls_cert", _path_of_file),
+    "TLS_KEY": ("tls_key", _path_of_file),
     "LOGIN_MAX_FAILURES": ("login_max_failures", _count),
     "TRUSTED_PROXIES": ("trusted_proxies", _networks),
+    "ACCESS_LOG": ("access_log", _one_of({"on": True, "off": False})),
 }
 
 # One assignment of a .env file as Node's dotenv reads it: NAME=value or NAME: value, `export`, quotes that may span
@@ -273,6 +296,9 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError("COOKIE_SAMESITE=None needs COOKIE_SECURE=on; otherwise set Lax or Strict")
     if not settings.cookie_secure and settings.cookie_name.startswith(("__Host-", "__Secure-")):
         raise SettingsError("COOKIE_NAME with the prefix __Host- or __Secure- needs COOKIE_SECURE=on")
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        alone, other = ("TLS_CERT", "TLS_KEY") if settings.tls_cert else ("TLS_KEY", "TLS_CERT")
+        raise SettingsError(f"{alone} is set without {other}: set both (they may name one file), or none")
 
 
 def read_settings(environ: Mapping[str, str], dotenv: str = ".env") -> Settings:
@@ -755,10 +781,14 @@ class Tokens(NamedTuple):
     expires: int  # of the refresh token, seconds since 1970
 
 
+def place_of(address: Address) -> bytes:
+    """Return where `address` is: of IPv6, a site's /64 is one place, since everybody there has all of it."""
+    return b"\6" + address.packed[:8] if address.version == 6 else b"\4" + address.packed
+
+
 def _failure_key(username: str, address: Address) -> bytes:
-    """Return a digest of who tries to log in from where; of IPv6, a site's /64 is one place."""
-    place = address.packed[:8] if address.version == 6 else address.packed
-    return hashlib.sha256(bytes([address.version]) + place + username.encode()).digest()[:16]
+    """Return a digest of who tries to log in from where."""
+    return hashlib.sha256(place_of(address) + username.encode()).digest()[:16]
 
 
 def _checked_name(name: str) -> str:
@@ -1024,9 +1054,11 @@ MAX_PAIRS = 200  # fields of a form, cookies of a request; more are only there t
 class HTTPError(Exception):
     """An answer that says no, with a sentence for people and a stable code for programs."""
 
-    def __init__(self, status: int, code: str, message: str, fields: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, *fields: tuple[str, str], events: tuple[Event, ...] = ()
+    ) -> None:
         super().__init__(message)
-        self.status, self.code, self.message, self.fields = status, code, message, tuple(fields)
+        self.status, self.code, self.message, self.fields, self.events = status, code, message, fields, events
 
 
 def _malformed(code: str, message: str) -> HTTPError:
@@ -1067,7 +1099,7 @@ _FIELD_BYTES = bytes({*range(0x20, 0x7F), *range(0x80, 0x100), 0x09})  # RFC 911
 _TCHAR = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # RFC 9110 §5.6.2
 # RFC 9110 §7.2, without percent-encoding and sub-delims
 _HOST_FIELD = re.compile(rb"(?:[0-9A-Za-z._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
-_ABSOLUTE = re.compile(rb"(?i:https?)://" + _HOST_FIELD.pattern + rb"(/[^?]*)?(?:\?.*)?")  # RFC 3986 §3
+_ABSOLUTE = re.compile(rb"(?i:https?)://(" + _HOST_FIELD.pattern + rb")(/[^?]*)?(?:\?.*)?")  # RFC 3986 §3
 _REQUEST_LINE = re.compile(rb"([%b]+) ([!-~\x80-\xff]+) (HTTP/[0-9]\.[0-9])" % re.escape(_TCHAR))  # RFC 9112 §3
 
 
@@ -1115,14 +1147,37 @@ def _content_length(fields: Mapping[bytes, bytes]) -> int:
     return int(length)
 
 
-def _path(target: bytes, method: bytes) -> str:
+def _address(text: str) -> Address | None:
+    """Return the address that `text` spells, an IPv4 one if it is mapped into IPv6, or None."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _check_host(fields: Mapping[bytes, bytes], version: bytes) -> None:
+    """Raise HTTPError unless there is exactly one valid Host (RFC 9112 §3.2); HTTP/1.0 may do without."""
+    host = fields.get(b"host", b"")  # two have been joined by a comma, which is not valid
+    bad = not _HOST_FIELD.fullmatch(host) or (host[:1] == b"[" and not _address(host[1:].decode().partition("]")[0]))
+    if bad and (version != b"HTTP/1.0" or b"host" in fields):
+        raise _malformed("host", "There must be exactly one valid Host.")
+
+
+def _path(target: bytes, method: bytes, fields: dict[bytes, bytes]) -> str:
     """Return the path in a request's target (RFC 9112 §3.2), without its query."""
     if target[:1] != b"/" and target.lower().startswith((b"http://", b"https://")):  # absolute-form, as to a proxy
         match = _ABSOLUTE.fullmatch(target)
-        target = (match[1] or b"/") if match else b""
+        fields[b"host"], target = (match[1], match[2] or b"/") if match else (b"", b"")  # §3.2.2: Host is ignored
     if target[:1] != b"/" and (target, method) != (b"*", b"OPTIONS") and method != b"CONNECT" or b"#" in target:
         raise _malformed("malformed_target", "The target of the request is not a path.")
     return target.partition(b"?")[0].decode("latin-1")
+
+
+def _check_expect(fields: Mapping[bytes, bytes], version: bytes) -> None:
+    """Raise HTTPError if the client expects what we do not know (RFC 9110 §10.1.1); HTTP/1.0 cannot expect a thing."""
+    if fields.get(b"expect", b"100-continue").lower() != b"100-continue" and version != b"HTTP/1.0":
+        raise HTTPError(HTTPStatus.EXPECTATION_FAILED, "expectation", "The only expectation known is 100-continue.")
 
 
 def _keeps_alive(fields: Mapping[bytes, bytes], version: bytes) -> bool:
@@ -1151,22 +1206,22 @@ def parse_head(head: bytes, peer: str = "") -> tuple[Request, int]:
     if not version.startswith(b"HTTP/1."):
         raise HTTPError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "http_version", "This is HTTP/1.1 and HTTP/1.0.")
     fields = _parse_fields(lines[1:])
-    # RFC 9112 §3.2: exactly one valid Host, or 400; two have been joined by a comma, which is not valid.
-    if not _HOST_FIELD.fullmatch(fields.get(b"host", b"")) and (version != b"HTTP/1.0" or b"host" in fields):
-        raise _malformed("host", "There must be exactly one valid Host.")
+    _check_host(fields, version)
     length = _content_length(fields)
-    keep_alive = _keeps_alive(fields, version)
-    return Request(method.decode("ascii"), _path(target, method), fields, b"", keep_alive, version, peer), length
+    _check_expect(fields, version)
+    path, keep_alive = _path(target, method, fields), _keeps_alive(fields, version)
+    return Request(method.decode("ascii"), path, fields, b"", keep_alive, version, peer), length
 
 
 class Framer:
     """Cuts bytes into requests: `receive` takes what arrives, `next_request` gives what is whole."""
 
     def __init__(self, peer: str = "") -> None:
-        self._peer = peer
+        self.peer = peer
         self._buffer = b""
         self._start = 0  # of what has not been used yet
         self._head: tuple[Request, int] | None = None  # parsed, its body not yet here
+        self._expecting = False  # its client waits for 100 Continue
 
     def receive(self, data: bytes) -> None:
         """Add `data` to what has arrived."""
@@ -1177,6 +1232,11 @@ class Framer:
     def busy(self) -> bool:
         """Whether part of a request is here, and the rest is not."""
         return self._start < len(self._buffer) or self._head is not None
+
+    @property
+    def in_body(self) -> bool:
+        """Whether that part is at least its head."""
+        return self._head is not None
 
     def next_request(self) -> Request | None:
         """Return the next request if all of it is here, else None.
@@ -1192,8 +1252,10 @@ class Framer:
             if end < 0:
                 self._check_beginning(self._buffer[self._start : self._start + MAX_HEAD_BYTES + 1])
                 return None
-            self._head = parse_head(self._buffer[self._start : end], self._peer)
+            self._head = parse_head(self._buffer[self._start : end], self.peer)
             self._start = end + 4
+            fields, version = self._head[0].fields, self._head[0].version
+            self._expecting = b"expect" in fields and version != b"HTTP/1.0" and self._start == len(self._buffer)
         request, length = self._head
         if len(self._buffer) - self._start < length:
             return None
@@ -1201,6 +1263,13 @@ class Framer:
         self._start += length
         self._head = None
         return request._replace(body=body) if length else request
+
+    def expecting(self) -> Request | None:
+        """Return, once, the head of a request whose client waits for a word before it sends the body."""
+        if not self._expecting or self._head is None:
+            return None
+        self._expecting = False
+        return self._head[0]
 
     @staticmethod
     def _check_beginning(head: bytes) -> None:
@@ -1255,17 +1324,6 @@ def parse_cookies(request: Request, name: str) -> list[str]:
                 value = value[1:-1]
             found.append(value.decode("latin-1"))
     return found
-
-
-
-
-def _address(text: str) -> Address | None:
-    """Return the address that `text` spells, an IPv4 one if it is mapped into IPv6, or None."""
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 def client_address(request: Request, trusted: tuple[Network, ...]) -> Address:
@@ -1361,12 +1419,13 @@ def answer_json(status: int, value: object, *fields: tuple[str, str]) -> Respons
 
 def error_response(error: HTTPError) -> Response:
     """Return the answer that `error` stands for."""
-    return answer_json(error.status, {"message": error.message, "code": error.code}, *error.fields)
+    body = {"message": error.message, "code": error.code}
+    return answer_json(error.status, body, *error.fields)._replace(events=error.events)
 
 
 def unavailable(code: str, message: str) -> Response:
     """Return a 503: not now, but soon (RFC 9110 §15.6.4)."""
-    return error_response(HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, code, message, [("Retry-After", "1")]))
+    return error_response(HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, code, message, ("Retry-After", "1")))
 
 
 def _unauthorized(app: App, message: str, event: Event) -> Response:
@@ -1417,9 +1476,8 @@ def post_login(app: App, request: Request) -> Response:
         event = Event("login", {"result": refused.code, "user": refused.username or "unknown", **about})
         if not refused.wait:
             return _unauthorized(app, "Invalid credentials", event)
-        message, wait = "Too many failed logins. Try again later.", str(math.ceil(refused.wait))
-        error = HTTPError(HTTPStatus.TOO_MANY_REQUESTS, "too_many_failures", message, [("Retry-After", wait)])
-        return error_response(error)._replace(events=(event,))
+        message, wait = "Too many failed logins. Try again later.", ("Retry-After", str(math.ceil(refused.wait)))
+        raise HTTPError(HTTPStatus.TOO_MANY_REQUESTS, "too_many_failures", message, wait, events=(event,)) from None
     event = Event("login", {"result": "ok", "user": tokens.username, "session": tokens.sid[:8], **about})
     return _token_response(app, tokens, event)
 
@@ -1446,13 +1504,13 @@ def get_me(app: App, request: Request) -> Response:
     scheme, _, token = request.fields.get(b"authorization", b"").partition(b" ")
     challenge = 'Bearer realm="minijwt"'
     if scheme.lower() != b"bearer":  # RFC 6750 §3.1: who sends no token is told no more than this
-        raise HTTPError(HTTPStatus.UNAUTHORIZED, "no_token", "Send an access token.", [("WWW-Authenticate", challenge)])
+        raise HTTPError(HTTPStatus.UNAUTHORIZED, "no_token", "Send an access token.", ("WWW-Authenticate", challenge))
     try:
         return answer_json(HTTPStatus.OK, app.accounts.whoami(token.strip(b" ").decode("latin-1")))
     except minijwt.InvalidTokenError as error:
         challenge += f', error="invalid_token", error_description="{error.code}"'
         field = ("WWW-Authenticate", challenge)
-        raise HTTPError(HTTPStatus.UNAUTHORIZED, error.code, "The access token is not good.", [field]) from None
+        raise HTTPError(HTTPStatus.UNAUTHORIZED, error.code, "The access token is not good.", field) from None
 
 
 # ---- Routes ----------------------------------------------------------------------------------------------
@@ -1483,6 +1541,9 @@ ROUTES: dict[str, dict[str, Route]] = {
 }
 
 
+PREFLIGHT_SECONDS = "600"  # how long a browser may remember what another origin may do
+
+
 def lane_of(app: App, request: Request) -> str:
     """Return where `request` is to be answered."""
     route = ROUTES.get(request.path, {}).get(request.method)
@@ -1505,8 +1566,51 @@ def _find(request: Request) -> Endpoint:
         if request.method == "OPTIONS":
             return lambda app, request: Response(HTTPStatus.NO_CONTENT, fields=(("Allow", known),))
         message = f"This path knows only {known}."
-        raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", message, [("Allow", known)])
+        raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", message, ("Allow", known))
     return route.endpoint
+
+
+def _check_site(app: App, request: Request) -> None:
+    """Raise HTTPError if a page of another site has a browser send this POST: the cookie would come along (CSRF).
+
+    Browsers say where a request comes from, in Sec-Fetch-Site (W3C Fetch Metadata §2.3) and Origin (RFC 6454 §7), and
+    no script can change either. Who sends neither is no browser, and has no cookie that is not its own.
+    """
+    site, origin = request.fields.get(b"sec-fetch-site"), request.fields.get(b"origin", b"").decode("latin-1")
+    if site is None and origin:
+        scheme, _, authority = origin.partition("://")
+        host = request.fields.get(b"host", b"").decode("latin-1").lower()
+        hosts = {host, host.removesuffix(":" + DEFAULT_PORTS.get(scheme, ""))} - {""}
+        same = scheme in DEFAULT_PORTS and authority in hosts
+    else:
+        same = site in (None, b"same-origin", b"none")
+    if not same and origin not in app.settings.allowed_origins:
+        event = Event("cross_site", {"path": request.path, "origin": origin or "unknown", **_from(app, request)})
+        message = "This request comes from a page of another site, which ALLOWED_ORIGINS does not name."
+        raise HTTPError(HTTPStatus.FORBIDDEN, "cross_site", message, events=(event,))
+
+
+def admit(app: App, request: Request) -> Endpoint:
+    """Return the endpoint for `request`, whose body need not be here yet; raise HTTPError if there will be none."""
+    endpoint = _find(request)
+    if request.method == "POST":
+        _check_site(app, request)
+    return endpoint
+
+
+def share(app: App, request: Request, response: Response) -> Response:
+    """Let a page of an allowed origin read the answer, with the cookie sent along (Fetch §3.3: CORS)."""
+    origin = request.fields.get(b"origin", b"").decode("latin-1")
+    fields = [("Vary", "Origin")]  # no cache may hand one origin's answer to another
+    if origin in app.settings.allowed_origins:
+        fields.append(("Access-Control-Allow-Origin", origin))
+        fields.append(("Access-Control-Allow-Credentials", "true"))
+        fields.append(("Access-Control-Expose-Headers", "Retry-After, WWW-Authenticate"))
+        if request.method == "OPTIONS" and b"access-control-request-method" in request.fields:
+            fields += [("Access-Control-Allow-Methods", value) for name, value in response.fields if name == "Allow"]
+            fields.append(("Access-Control-Allow-Headers", "Authorization, Content-Type"))
+            fields.append(("Access-Control-Max-Age", PREFLIGHT_SECONDS))
+    return response._replace(fields=(*response.fields, *fields))
 
 
 def database_failed(error: sqlite3.Error) -> Response:
@@ -1518,7 +1622,7 @@ def database_failed(error: sqlite3.Error) -> Response:
 def respond(app: App, request: Request) -> Response:
     """Return the answer to `request`: the whole server as one plain function. Raises nothing but MustWrite."""
     try:
-        return _find(request)(app, request)
+        return admit(app, request)(app, request)
     except HTTPError as error:
         return error_response(error)
     except MustWrite:
@@ -1570,17 +1674,20 @@ class Handler(BaseHTTPRequestHandler):
         """Return the answer to the next request, or b"" if that is not whole yet, or answered later."""
         try:
             request = self.framer.next_request()
+            if request is None and (head := self.framer.expecting()) is not None:
+                admit(self.app, head)  # RFC 9110 §10.1.1: nobody is asked to send what will be refused
+                return b"HTTP/1.1 100 Continue\r\n\r\n"
         except HTTPError as error:
             return self.refuse(error)
         response = None if request is None else self.dispatch(request)
         return b"" if request is None or response is None else self.answer(request, response)
 
     def answer(self, request: Request, response: Response) -> bytes:
-        """Return `response` as the answer to `request`, and log its events."""
-        for event in response.events:
-            self.app.log(event)
+        """Return `response` as the answer to `request`."""
+        if self.app.settings.allowed_origins:
+            response = share(self.app, request, response)
         self.close_connection = not (request.keep_alive and self.reusable)
-        return self.app.writer.write(response, request, keep_alive=not self.close_connection)
+        return self._write(response, request)
 
     def end(self) -> bytes:
         """Return the last answer after the last byte, if one is due."""
@@ -1594,7 +1701,17 @@ class Handler(BaseHTTPRequestHandler):
     def refuse(self, error: HTTPError) -> bytes:
         """Return the answer to bytes that are no request. Where the next one would begin, nobody knows: close."""
         self.close_connection = True
-        return self.app.writer.write(error_response(error), None, keep_alive=False)
+        return self._write(error_response(error), None)
+
+    def _write(self, response: Response, request: Request | None) -> bytes:
+        """Return `response`, ready to be sent, and log what is to be logged."""
+        for event in response.events:
+            self.app.log(event)
+        if self.app.settings.access_log:
+            seen = request or Request("unknown", "unknown", {}, peer=self.framer.peer)
+            about = {"method": seen.method, "path": seen.path, "status": str(int(response.status))}
+            self.app.log(Event("request", {**about, **_from(self.app, seen)}))
+        return self.app.writer.write(response, request, keep_alive=not self.close_connection)
 
 
 def handler_for(app: App) -> type[Handler]:
@@ -1607,6 +1724,8 @@ def handler_for(app: App) -> type[Handler]:
 
 REQUEST_SECONDS = 5.0  # from the first byte of a request to its last
 IDLE_SECONDS = 30.0  # between two requests
+REST_SECONDS = 0.1  # before anybody is accepted again, once that has failed or everybody here is busy
+COMPLAINT_SECONDS = 60.0  # between two lines in the log about that
 WRITE_SECONDS = 10.0  # for a client to take the answers that wait for it
 LINGER_SECONDS = 2.0  # for a client to read why it was refused
 SWEEP_SECONDS = 1.0  # how often deadlines are looked at; so that is how exact they are
@@ -1614,8 +1733,12 @@ SHUTDOWN_SECONDS = 10.0  # for answers that are on their way when we are told to
 SHUTDOWN_STEP_SECONDS = 0.02
 BACKLOG = 1024  # connections that may wait to be accepted
 ACCEPTS_AT_ONCE = 16  # of them, before anybody else is served
+MAX_CONNECTIONS = 4_096  # of people who mean us harm each costs 50 KB: a request that is almost whole
+SPARE_SHARE = 32  # when there are too many, 1/32 more are dropped, so that the search for them is rare
+BUFFER_BYTES = 65_536  # of each socket, in the kernel: left alone, it lends megabytes to a client that never reads
 ANSWERS_AT_ONCE = 16  # to one client that pipelines, before anybody else is served
 HASHES_AT_ONCE = max(1, (os.cpu_count() or 1) - 1)  # one core is for the loop
+RESERVED_DESCRIPTORS = 64 + 4 * HASHES_AT_ONCE  # for the database, three a thread; listening, logs; accepting
 MAX_WAITING_LOGINS = 64  # the last one waits for sixteen seconds of work, on two cores
 WRITES_AT_ONCE = 256  # requests to a commit
 
@@ -1695,31 +1818,58 @@ class Lanes:
 class Connection(asyncio.Protocol):
     """One client: feeds a Handler and sends what it returns."""
 
-    __slots__ = ("_closing", "_ended", "_handler", "_server", "_transport", "_waiting", "_writable", "deadline")
+    __slots__ = (
+        "_closing", "_ended", "_handler", "_lost", "_server", "_transport", "_waiting", "_writable",
+        "deadline", "opening", "place", "since",
+    )  # fmt: skip
+    opening: asyncio.Task[Any]  # ends when there is a transport, or never will be
 
-    def __init__(self, server: Server) -> None:
-        """`server`, whose `instant` returns seconds and never goes back, knows all that are open."""
+    def __init__(self, server: Server, address: str) -> None:
+        """Take in a client that has connected from `address`; over TLS there is no transport yet."""
         self._server = server
+        self._handler = server.handler_class(None, (address,), None)
+        self._handler.dispatch = self._dispatch
+        self._transport: asyncio.Transport | None = None
         self._writable = True
         self._closing = False
+        self._lost = False
         self._ended = False  # the client sends no more
         self._waiting: Request | None = None  # to be answered in another lane
-        self.deadline = server.instant() + REQUEST_SECONDS
+        self.place = place_of(_address(address) or ipaddress.IPv4Address(0))
+        self._allow(REQUEST_SECONDS)
+
+    def _allow(self, seconds: float) -> None:
+        """Give the client `seconds` from now for what it has to do."""
+        self.since = self._server.instant()  # seconds of a clock that never goes back
+        self.deadline = self.since + seconds
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The transport, of which this is the protocol."""
+        assert self._transport is not None
+        return self._transport
 
     @property
     def busy(self) -> bool:
         """Whether a request has begun to arrive, and not ended."""
         return self._handler.framer.busy
 
+    @property
+    def in_body(self) -> bool:
+        """Whether the head of a request is here, and its body is not."""
+        return self._handler.framer.in_body
+
+    @property
+    def droppable(self) -> bool:
+        """Whether no request is being answered, and no answer is on its way."""
+        return self._waiting is None and self._writable
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._handler = self._server.handler_class(None, transport.get_extra_info("peername"), None)
-        self._handler.dispatch = self._dispatch
-        self._server.connections.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._closing = True
+        self._closing = self._lost = True
         self._server.connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
@@ -1728,10 +1878,15 @@ class Connection(asyncio.Protocol):
         begun = self.busy
         self._handler.framer.receive(data)
         if self._waiting is not None:
-            return self._transport.pause_reading()  # one thing after the other
+            return self.transport.pause_reading()  # one thing after the other
         if not begun:
-            self.deadline = self._server.instant() + REQUEST_SECONDS
+            self._allow(REQUEST_SECONDS)
         return self._server.arrived(self)
+
+    def write(self, answer: bytes) -> None:
+        """Send `answer` now, unless the client has gone."""
+        if not self._lost:
+            self.transport.write(answer)
 
     def _dispatch(self, request: Request) -> Response | None:
         """Answer `request` here if that needs no waiting, else in another lane."""
@@ -1750,14 +1905,14 @@ class Connection(asyncio.Protocol):
         request, self._waiting = self._waiting, None
         assert request is not None
         answer = self._handler.answer(request, response)
-        if self._transport.is_closing():
-            return  # the client has gone meanwhile
-        self._server.send(self._transport, answer)
+        if self._lost:
+            return
+        self._server.send(self, answer)
         if self._handler.close_connection:
             self._finish()
         else:
-            self.deadline = self._server.instant() + (REQUEST_SECONDS if self.busy else IDLE_SECONDS)
-            if self.busy or self._ended or not self._transport.is_reading():
+            self._allow(REQUEST_SECONDS if self.busy else IDLE_SECONDS)
+            if self.busy or self._ended or not self.transport.is_reading():
                 self._go_on()
 
     def serve(self) -> None:
@@ -1768,87 +1923,97 @@ class Connection(asyncio.Protocol):
             if not answer:
                 break
             answered += 1
-            self._server.send(self._transport, answer)
+            self._server.send(self, answer)
             if handler.close_connection:
                 return self._finish()
         if self._waiting is not None:
             self.deadline = math.inf  # the client has done its part
             return None
         if answered:
-            self.deadline = self._server.instant() + (REQUEST_SECONDS if self.busy else IDLE_SECONDS)
+            self._allow(REQUEST_SECONDS if self.busy else IDLE_SECONDS)
         if answered == ANSWERS_AT_ONCE:
-            self._transport.pause_reading()  # what is here comes first, and others before that
+            self.transport.pause_reading()  # what is here comes first, and others before that
             self._server.arrived(self)
         elif self._ended and not self._closing:
             self._end()
-        elif self._writable and not self._transport.is_reading():
-            self._transport.resume_reading()
+        elif self._writable and not self._lost and not self.transport.is_reading():
+            self.transport.resume_reading()
         return None
 
     def _go_on(self) -> None:
         """In the next turn, look at what is here already, and at what the client sends."""
         if self._writable and not self._closing and self._waiting is None:
-            self._transport.resume_reading()
+            self.transport.resume_reading()
             self._server.arrived(self)
 
     def pause_writing(self) -> None:
         """The client does not read its answers: it gets no more, and nothing more is read from it."""
         self._writable = False
-        self._transport.pause_reading()
-        self.deadline = self._server.instant() + WRITE_SECONDS
+        self.transport.pause_reading()
+        self._allow(WRITE_SECONDS)
 
     def resume_writing(self) -> None:
         self._writable = True
         if not self._closing and self._waiting is None:
-            self.deadline = self._server.instant() + REQUEST_SECONDS
+            self._allow(REQUEST_SECONDS)
             self._go_on()
 
     def eof_received(self) -> bool:
         self._ended = True
-        if self._waiting is None:
+        self._server.turn()  # over TLS, what came with the end is not answered yet, and must be now
+        if self._waiting is None and not self._closing:
             self._end()
-        return True  # asyncio shall not close: the answers come first
+        return not self._server.tls  # asyncio shall not close: the answers come first. TLS has no half of a connection
 
     def _end(self) -> None:
         """The client has sent its last byte, and all that was whole is answered."""
         if not self._handler.close_connection and self._writable:
-            self._server.send(self._transport, self._handler.end())
+            self._server.send(self, self._handler.end())
         self._close()
 
     def _finish(self) -> None:
         """Close after the last answer, but not with the reset that unread input would cause (RFC 9112 §9.6)."""
         self._closing = True
         self._server.flush()
-        seconds = WRITE_SECONDS if self._transport.get_write_buffer_size() else LINGER_SECONDS
-        self.deadline = self._server.instant() + seconds
-        self._transport.resume_reading()
+        self._allow(WRITE_SECONDS if self.transport.get_write_buffer_size() else LINGER_SECONDS)
+        self.transport.resume_reading()
         try:
-            self._transport.write_eof()
-        except (OSError, NotImplementedError):  # the client has gone; or TLS, which has no half of a connection
-            self._transport.close()
+            self.transport.write_eof()
+        except (OSError, NotImplementedError):  # the client has gone; or TLS
+            self.transport.close()
 
     def expire(self) -> None:
         """The deadline has passed: say so if a request had begun, and close; at once if that was said before."""
-        if self._closing or not self._writable:
-            self._transport.abort()
-            return
+        if self._closing or not self._writable or self._transport is None:
+            return self.abort()
         if self.busy:
             error = HTTPError(HTTPStatus.REQUEST_TIMEOUT, "timeout", "The request took too long to arrive.")
-            self._server.send(self._transport, self._handler.refuse(error))
-        self._finish()
+            self._server.send(self, self._handler.refuse(error))
+        return self._finish()
 
     def stop(self) -> None:
         """Close as soon as what has begun to be answered is written."""
-        if self._waiting is None:
+        if self._transport is None:
+            self.abort()
+        elif self._waiting is None:
             self._close()
         else:
             self._handler.reusable = False
 
+    def abort(self) -> None:
+        """Close this moment, whatever is lost by that."""
+        self._closing = True
+        self._server.connections.discard(self)
+        if self._transport is None:
+            self.opening.cancel()
+        else:
+            self._transport.abort()
+
     def _close(self) -> None:
         self._closing = True
         self._server.flush()
-        self.deadline = self._server.instant() + WRITE_SECONDS
-        self._transport.close()
+        self._allow(WRITE_SECONDS)
+        self.transport.close()
 
 
 def _bound(address: str, port: int) -> socket.socket:
@@ -1857,6 +2022,8 @@ def _bound(address: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # those who connect inherit it
+            listener.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((address, port))
@@ -1889,18 +2056,64 @@ def listen(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
+def tls_context(cert: str, key: str) -> ssl.SSLContext:
+    """Return what TLS 1.2 and newer needs; raise SettingsError if the files `cert` and `key` are not a pair."""
+
+    def no_password() -> str:
+        raise SettingsError(f"TLS_KEY {key} is locked by a password, and nobody is here to type it: unlock it")
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
+    context.options |= ssl.OP_NO_RENEGOTIATION  # each would cost us ten times what it costs the client
+    context.set_alpn_protocols(["http/1.1"])  # RFC 7301
+    try:
+        for variable, path in (("TLS_CERT", cert), ("TLS_KEY", key)):
+            with open(path, "rb"):
+                pass
+        context.load_cert_chain(cert, key, no_password)
+    except ssl.SSLError as error:
+        if "MISMATCH" in str(error.reason):
+            raise SettingsError(f"TLS_KEY {key} is not the key of TLS_CERT {cert}") from None
+        raise SettingsError(f"TLS_CERT {cert} and TLS_KEY {key} must be PEM: a certificate and its key") from None
+    except OSError as error:
+        raise SettingsError(f"{variable} {path} cannot be read: {error.strerror}") from None
+    return context
+
+
+def capacity() -> int:
+    """Return how many connections there may be, after raising the limit of descriptors as far as we may and need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + RESERVED_DESCRIPTORS
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return max(1, allowed - RESERVED_DESCRIPTORS)
+
+
 class Server:
     """Serves an App on an event loop until it is told to stop."""
 
-    def __init__(self, app: App, sockets: list[socket.socket], instant: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        app: App,
+        sockets: list[socket.socket],
+        instant: Callable[[], float] = time.monotonic,
+        tls: ssl.SSLContext | None = None,
+        capacity: int = MAX_CONNECTIONS,
+    ) -> None:
+        """`instant` returns seconds and never goes back; at most `capacity` clients are connected at one time."""
         self.app = app
         self.handler_class = handler_for(app)
         self.connections: set[Connection] = set()
         self.instant = instant
+        self.tls = tls
+        self._capacity = capacity
         self._sockets = sockets
+        self._resting: asyncio.TimerHandle | None = None  # nobody is accepted until then
+        self._complained = -math.inf
         self._scheduled = False  # the next turn
         self._inbox: list[Connection] = []
-        self._outbox: list[tuple[asyncio.Transport, bytes]] = []
+        self._outbox: list[tuple[Connection, bytes]] = []
 
     # A turn: everything that has arrived is answered, and then everything is sent. So there is one lock on the
     # database for all, taken after they arrived; the processor does one thing at a time; and of many sends in a row
@@ -1911,10 +2124,10 @@ class Server:
         self._schedule()
         self._inbox.append(connection)
 
-    def send(self, transport: asyncio.Transport, answer: bytes) -> None:
+    def send(self, connection: Connection, answer: bytes) -> None:
         """Send `answer` at the end of this turn, or of the next."""
         self._schedule()
-        self._outbox.append((transport, answer))
+        self._outbox.append((connection, answer))
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -1934,24 +2147,93 @@ class Server:
     def flush(self) -> None:
         """Send what is waiting."""
         waiting, self._outbox = self._outbox, []
-        for transport, answer in waiting:
-            transport.write(answer)
+        for connection, answer in waiting:
+            connection.write(answer)
         self.lanes.hand_over()
+
+    # Those who connect are counted at once, and not when TLS is through with them. There is a place for everybody who
+    # is being answered; of the others, when there are too many, those go first that make least of theirs.
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Take in a few of those who wait at `listener`."""
+        if len(self.connections) >= self._capacity + ACCEPTS_AT_ONCE:
+            return self._rest("everybody is busy")
+        for _ in range(ACCEPTS_AT_ONCE):
+            try:
+                client, address = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                break
+            except OSError as error:  # EMFILE, ENFILE, ENOBUFS, ENOMEM: it would fail again at once
+                self._drop(1)
+                return self._rest(errno.errorcode.get(error.errno or 0, "unknown"))
+            self._open(Connection(self, address[0]), client)
+        return self._drop(len(self.connections) - self._capacity)
+
+    def _open(self, connection: Connection, client: socket.socket) -> None:
+        """Count `connection`, and have it given a transport: over TLS when hands have been shaken."""
+
+        def opened(task: asyncio.Task[Any]) -> None:
+            if task.cancelled() or task.exception():  # dropped; or gone, or no speaker of TLS
+                client.close()
+                self.connections.discard(connection)
+
+        client.setblocking(False)
+        loop, seconds = asyncio.get_running_loop(), REQUEST_SECONDS if self.tls else None
+        self.connections.add(connection)
+        connection.opening = loop.create_task(
+            loop.connect_accepted_socket(lambda: connection, client, ssl=self.tls, ssl_handshake_timeout=seconds)
+        )
+        connection.opening.add_done_callback(opened)
+
+    def _drop(self, excess: int) -> None:
+        """Close `excess` connections that nobody waits for: first of the place that holds most, first the oldest."""
+        if excess <= 0:
+            return
+        idle = [each for each in self.connections if each.droppable]
+        held = Counter(each.place for each in idle)
+        for each in heapq.nsmallest(
+            excess + self._capacity // SPARE_SHARE, idle, key=lambda each: (each.in_body, -held[each.place], each.since)
+        ):
+            each.abort()
+
+    def _rest(self, reason: str) -> None:
+        """Accept nobody for a moment: they wait in the kernel."""
+        for listener in self._sockets:
+            asyncio.get_running_loop().remove_reader(listener)
+        self._resting = asyncio.get_running_loop().call_later(REST_SECONDS, self._listen)
+        if self.instant() - self._complained >= COMPLAINT_SECONDS:
+            self._complained = self.instant()
+            self.app.log(Event("accept", {"result": reason, "connections": str(len(self.connections))}))
+
+    def _listen(self) -> None:
+        """Accept whoever connects."""
+        for listener in self._sockets:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    @staticmethod
+    def _unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log what went wrong within asyncio, unless it is only that a client has gone at a bad moment."""
+        if not isinstance(context.get("exception"), OSError):
+            loop.default_exception_handler(context)
 
     async def serve(self, stopped: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
         """Call `ready` when listening, then accept and answer until `stopped` is set; end in an orderly way."""
         loop = asyncio.get_running_loop()
         self.app.store.read_only()  # on this thread, which is the loop's
+        loop.set_exception_handler(self._unexpected)
         self.lanes = Lanes(self.app, loop)
-        listeners = []
-        for sock in self._sockets:  # asyncio takes its `backlog` for both numbers
-            listeners.append(await loop.create_server(lambda: Connection(self), sock=sock, backlog=ACCEPTS_AT_ONCE))
-            sock.listen(BACKLOG)
+        for listener in self._sockets:
+            listener.setblocking(False)
+            listener.listen(BACKLOG)
+        self._listen()
         sweeper = loop.create_task(self._sweep())
         ready()
         await stopped.wait()
         sweeper.cancel()
-        for listener in listeners:
+        if self._resting:
+            self._resting.cancel()
+        for listener in self._sockets:
+            loop.remove_reader(listener)
             listener.close()
         self.turn()
         for connection in list(self.connections):
@@ -1959,6 +2241,9 @@ class Server:
         end = self.instant() + SHUTDOWN_SECONDS
         while self.connections and self.instant() < end:
             await asyncio.sleep(SHUTDOWN_STEP_SECONDS)
+        for connection in list(self.connections):
+            connection.abort()
+        await asyncio.sleep(SHUTDOWN_STEP_SECONDS)  # for those that were aborted
         self.lanes.close()
         self.app.store.close()
 
@@ -2060,6 +2345,7 @@ def _serve_command(arguments: argparse.Namespace) -> int:
     if time.time() < RELEASED:
         today = time.strftime("%Y-%m-%d", time.gmtime())
         raise SettingsError(f"the clock says {today}, before this program was made: set it, or no token is good")
+    tls = tls_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
     directory = "" if settings.database else tempfile.mkdtemp(prefix="minijwt-")
     log = Log(sys.stderr)
     try:
@@ -2068,9 +2354,10 @@ def _serve_command(arguments: argparse.Namespace) -> int:
             print(f"server.py: warning: {risk}", file=sys.stderr)
         sockets = listen(settings.host, settings.port)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        server = Server(build(settings, store, log=log), sockets)
-        log(Event("start", {"version": minijwt.__version__, "host": settings.host}))
-        asyncio.run(_serve_until_signalled(server, f"Server active on http://{host}:{sockets[0].getsockname()[1]}!"))
+        url = f"{'https' if tls else 'http'}://{host}:{sockets[0].getsockname()[1]}"
+        server = Server(build(settings, store, log=log), sockets, tls=tls, capacity=capacity())
+        log(Event("start", {"version": minijwt.__version__, "url": url}))
+        asyncio.run(_serve_until_signalled(server, f"Server active on {url}!"))
         log(Event("stop", {}))
     finally:
         log.close()

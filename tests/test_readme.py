@@ -94,7 +94,7 @@ def test_every_route_is_in_the_table_of_answers():
 
 def test_every_status_the_readme_promises_is_given():
     assert server.respond(build(), request("GET", "/nothing")).status == 404
-    for status in ("404", "405", "400", "408", "411", "413", "414", "429", "431", "500", "503", "505"):
+    for status in ("404", "405", "400", "403", "408", "411", "413", "414", "417", "429", "431", "500", "503", "505"):
         assert status in README
 
 

@@ -181,16 +181,10 @@ def test_a_slow_request_is_told_so(running):
 
 
 class NoTransport(asyncio.Transport):
-    """A transport whose client is at 127.0.0.1 and takes everything."""
-
-    def get_extra_info(self, name, default=None):
-        return ("127.0.0.1", 1)
+    """A transport whose client takes everything."""
 
     def is_reading(self):
         return True
-
-    def is_closing(self):
-        return False
 
     def pause_reading(self):
         pass
@@ -212,7 +206,7 @@ def test_the_deadline_counts_from_the_first_byte_of_a_request_and_not_from_the_l
     ]
 
     async def deadlines():
-        connection = server.Connection(server.Server(build(), [], lambda: seconds[0]))
+        connection = server.Connection(server.Server(build(), [], lambda: seconds[0]), "127.0.0.1")
         connection.connection_made(NoTransport())
         yield connection.deadline
         for seconds[0], data, _ in arrivals:
@@ -245,7 +239,7 @@ def test_while_one_request_waits_for_another_lane_the_next_is_not_begun_and_no_d
     async def main():
         running = server.Server(build(), [], lambda: 100.0)
         running.lanes = HeldLanes()
-        connection = server.Connection(running)
+        connection = server.Connection(running, "127.0.0.1")
         connection.connection_made(NoTransport())
         connection.data_received(raw("POST", "/logout") * 2)
         connection.serve()
@@ -265,7 +259,7 @@ def test_data_that_comes_while_a_request_waits_starts_no_deadline():
     async def main():
         running = server.Server(build(), [], lambda: 100.0)
         running.lanes = HeldLanes()
-        connection = server.Connection(running)
+        connection = server.Connection(running, "127.0.0.1")
         connection.connection_made(NoTransport())
         connection.data_received(raw("POST", "/logout"))
         connection.serve()

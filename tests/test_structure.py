@@ -28,8 +28,8 @@ def test_the_top_level_holds_five_things_and_dot_files():
 # sys.stdlib_module_names is younger than Python 3.9: so this is the list, and a new import is a decision
 IMPORTS = {
     "__future__", "argparse", "asyncio", "base64", "calendar", "collections", "concurrent", "contextlib",
-    "datetime", "email", "errno", "functools", "getpass", "hashlib", "hmac", "http", "io", "ipaddress",
-    "json", "logging", "math", "os", "queue", "re", "shutil", "signal", "socket", "sqlite3", "sys",
+    "datetime", "email", "errno", "functools", "getpass", "hashlib", "heapq", "hmac", "http", "io", "ipaddress",
+    "json", "logging", "math", "os", "queue", "re", "resource", "shutil", "signal", "socket", "sqlite3", "ssl", "sys",
     "tempfile", "threading", "time", "typing", "unicodedata", "warnings",
 }  # fmt: skip
 
@@ -99,7 +99,7 @@ def test_nothing_is_used_above_its_definition(name):
 @pytest.mark.parametrize("name", FILES)
 def test_the_two_files_stay_small(name):
     lines = (TOP / name).read_text("utf-8").splitlines()
-    assert len(lines) <= {"minijwt.py": 900, "server.py": 2_130}[name]
+    assert len(lines) <= {"minijwt.py": 900, "server.py": 2_420}[name]
     assert max(map(len, lines)) <= 120
 
 
