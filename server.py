@@ -1871,6 +1871,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = self._lost = True
         self._server.connections.discard(self)
+        self.transport.close()  # it is; but Python 3.10 warns unless we have said so to TLS
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
@@ -2158,16 +2159,20 @@ class Server:
         """Take in a few of those who wait at `listener`."""
         if len(self.connections) >= self._capacity + ACCEPTS_AT_ONCE:
             return self._rest("everybody is busy")
+        clients = []
         for _ in range(ACCEPTS_AT_ONCE):
             try:
-                client, address = listener.accept()
+                clients.append(listener.accept())
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 break
             except OSError as error:  # EMFILE, ENFILE, ENOBUFS, ENOMEM: it would fail again at once
                 self._drop(1)
-                return self._rest(errno.errorcode.get(error.errno or 0, "unknown"))
+                self._rest(errno.errorcode.get(error.errno or 0, "unknown"))
+                break
+        self._drop(len(self.connections) + len(clients) - self._capacity)
+        for client, address in clients:
             self._open(Connection(self, address[0]), client)
-        return self._drop(len(self.connections) - self._capacity)
+        return None
 
     def _open(self, connection: Connection, client: socket.socket) -> None:
         """Count `connection`, and have it given a transport: over TLS when hands have been shaken."""

@@ -177,10 +177,10 @@ class Process:
 class Running:
     """The server on an event loop in a thread; signals are left to the process tests."""
 
-    def __init__(self, app):
+    def __init__(self, app, **options):
         self.sockets = server.listen("127.0.0.1", 0)
         self.address = self.sockets[0].getsockname()
-        self.server = server.Server(app, self.sockets)
+        self.server = server.Server(app, self.sockets, **options)
         ready = threading.Event()
         self.thread = threading.Thread(target=lambda: asyncio.run(self._main(ready)))
         self.thread.start()

@@ -51,6 +51,12 @@ GOOD = [
     ("ROTATE_REFRESH", "on", "rotate_refresh", True),
     ("LOGIN_MAX_FAILURES", "0", "login_max_failures", 0),
     ("TRUSTED_PROXIES", "10.0.0.1, fd00::/8", "trusted_proxies", server._networks("10.0.0.1 fd00::/8")),
+    ("ALLOWED_ORIGINS", "https://a.example, http://localhost:3000", "allowed_origins",
+     ("https://a.example", "http://localhost:3000")),
+    ("ALLOWED_ORIGINS", "http://[::1]:3000 https://xn--bcher-kva.example:8443", "allowed_origins",
+     ("http://[::1]:3000", "https://xn--bcher-kva.example:8443")),
+    ("ALLOWED_ORIGINS", "", "allowed_origins", ()),
+    ("ACCESS_LOG", "on", "access_log", True),
 ]
 
 
@@ -74,6 +80,12 @@ BAD = [
     ("LOGIN_MAX_FAILURES", ""),
     ("TRUSTED_PROXIES", "example.org"),
     ("TRUSTED_PROXIES", "10.0.0.1/8"),
+    *[("ALLOWED_ORIGINS", text) for text in (
+        "*", "null", "a.example", "//a.example", "https://a.example/", "https://A.example", "https://a.example:443",
+        "http://a.example:80", "https://*.example", "ftp://a.example", "https://user@a.example", "https://a.example?x",
+        "https://a.example:0", "https://", "https://a.example,*",
+    )],
+    ("TLS_CERT", ""), ("TLS_KEY", "a\0b"), ("ACCESS_LOG", "1"),
     ("ACCESS_TOKEN_SECRET_OLD", ""),
     ("ACCESS_TOKEN_SECRET", ""), ("REFRESH_TOKEN_SECRET", ""),
     ("ACCESS_TOKEN_SECRET", "-----BEGIN PUBLIC KEY-----\nMIIB\n-----END PUBLIC KEY-----"),
@@ -94,6 +106,8 @@ TOGETHER = [
     ({"COOKIE_SECURE": "off", "COOKIE_SAMESITE": "Lax", "COOKIE_NAME": "__Host-jwt"}, "COOKIE_NAME"),
     ({"COOKIE_SECURE": "off", "COOKIE_SAMESITE": "Lax", "COOKIE_NAME": "__Secure-jwt"}, "COOKIE_NAME"),
     ({"REFRESH_TOKEN_SECRET": "a" * 32}, "REFRESH_TOKEN_SECRET"),
+    ({"TLS_CERT": "cert.pem"}, "TLS_CERT is set without TLS_KEY"),
+    ({"TLS_KEY": "key.pem"}, "TLS_KEY is set without TLS_CERT"),
     ({"REFRESH_TOKEN_SECRET_OLD": "a" * 32}, "REFRESH_TOKEN_SECRET"),
     ({"ACCESS_TOKEN_SECRET_OLD": "b" * 32}, "REFRESH_TOKEN_SECRET"),
     ({"REFRESH_TOKEN_SECRET": "a" * 32 + "\0"}, "REFRESH_TOKEN_SECRET"),  # HMAC pads with zeros: the same key

@@ -187,6 +187,91 @@ def test_everything_else_is_a_json_error(method, path, status, code, allow):
         assert set(body(answer)) == {"message", "code"} and body(answer)["code"] == code
 
 
+APP = "https://app.example"
+SITES = [  # who sends a POST: Host, Origin, Sec-Fetch-Site; whether it passes
+    ("curl", "localhost:8000", None, None, True),
+    ("our own page", "localhost:8000", "http://localhost:8000", "same-origin", True),
+    ("our own page, in a browser of 2019", "localhost:8000", "http://localhost:8000", None, True),
+    ("our own page behind a TLS proxy", "login.example", "https://login.example", None, True),
+    ("with a default port spelled", "login.example:443", "https://login.example", None, True),
+    ("with the other default port", "login.example:443", "http://login.example", None, False),
+    ("in capitals", "LOGIN.example", "https://login.example", None, True),
+    ("an IPv6 address", "[::1]:8000", "http://[::1]:8000", None, True),
+    ("a proxy that rewrites Host", "backend", "https://login.example", "same-origin", True),
+    ("typed in by the user", "localhost:8000", None, "none", True),
+    ("an allowed origin", "localhost:8000", APP, "cross-site", True),
+    ("an allowed origin, in a browser of 2019", "localhost:8000", APP, None, True),
+    ("another site", "localhost:8000", "https://evil.example", "cross-site", False),
+    ("another site that lies about Origin only", "localhost:8000", "http://localhost:8000", "cross-site", False),
+    ("another site, in a browser of 2019", "localhost:8000", "https://evil.example", None, False),
+    ("a sibling", "login.example", "https://blog.example", "same-site", False),
+    ("another port of this host", "localhost:8000", "http://localhost:3000", "same-site", False),
+    ("another port, in a browser of 2019", "localhost:8000", "http://localhost:3000", None, False),
+    ("a sandboxed frame", "localhost:8000", "null", "cross-site", False),
+    ("a file, in a browser of 2019", "localhost:8000", "null", None, False),
+    ("an allowed origin in capitals", "localhost:8000", APP.upper(), "cross-site", False),
+    ("an allowed origin and more", "localhost:8000", f"{APP}, https://evil.example", "cross-site", False),
+    ("the beginning of an allowed origin", "localhost:8000", f"{APP}.evil.example", None, False),
+    ("a Sec-Fetch-Site nobody knows", "localhost:8000", None, "same-galaxy", False),
+    ("two of them", "localhost:8000", None, "same-origin, none", False),
+    ("another scheme", "localhost:8000", "ftp://localhost:8000", None, False),
+    ("an origin without a host", "", "http://", None, False),
+]
+
+
+@pytest.mark.parametrize("host, origin, site, passes", [pytest.param(*case[1:], id=case[0]) for case in SITES])
+@pytest.mark.parametrize("path, status", [("/login", 200), ("/refresh", 406), ("/logout", 204)])
+def test_a_post_from_a_page_of_another_site_is_refused(path, status, host, origin, site, passes):
+    fields = {"host": host, "origin": origin, "sec_fetch_site": site, "content_type": FORM}
+    log = []
+    app = build(log=log, allowed_origins=(APP,))
+    answer = post(app, path, LOGIN, **{name: value for name, value in fields.items() if value is not None})
+    if passes:
+        assert answer.status == status
+    else:
+        assert (answer.status, body(answer)["code"]) == (403, "cross_site")
+        assert [event.name for event in answer.events] == ["cross_site"]
+
+
+def test_a_get_from_another_site_changes_nothing_and_passes():
+    fields = {"origin": "https://evil.example", "sec_fetch_site": "cross-site"}
+    assert server.respond(build(), request("GET", "/", **fields)).status == 200
+
+
+def shared(method, path, origin, **fields):
+    """The fields for CORS in an answer of a server that allows one origin."""
+    app = build(allowed_origins=(APP, "http://localhost:3000"))
+    asked = request(method, path, origin=origin, **fields)
+    answer = server.share(app, asked, server.respond(app, asked))
+    return answer.status, {name: value for name, value in answer.fields if name.startswith(("Access-", "Vary"))}
+
+
+def test_a_page_of_an_allowed_origin_may_read_every_answer():
+    wanted = {
+        "Vary": "Origin",
+        "Access-Control-Allow-Origin": APP,
+        "Access-Control-Allow-Credentials": "true",
+        "Access-Control-Expose-Headers": "Retry-After, WWW-Authenticate",
+    }
+    assert shared("POST", "/refresh", APP) == (406, wanted)
+    assert shared("GET", "/me", APP) == (401, wanted)
+    assert shared("GET", "/nothing", APP) == (404, wanted)
+
+
+def test_a_preflight_says_what_the_page_may_send():
+    status, fields = shared("OPTIONS", "/me", APP, access_control_request_method="GET")
+    assert status == 204
+    assert fields["Access-Control-Allow-Methods"] == "GET, HEAD, OPTIONS"
+    assert fields["Access-Control-Allow-Headers"] == "Authorization, Content-Type"
+    assert fields["Access-Control-Max-Age"] == "600"
+    assert fields["Access-Control-Allow-Origin"] == APP
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "*", APP + "/", APP.upper(), f"{APP}, {APP}", ""])
+def test_nobody_else_may(origin):
+    assert shared("OPTIONS", "/login", origin, access_control_request_method="POST")[1] == {"Vary": "Origin"}
+
+
 def test_401_comes_with_the_challenge_that_belongs_to_it():
     app = build(unauthorized_status=401)
     for answer in (login(app, b"username=admin&password=x"), refresh(app, "jwt=x")):

@@ -1,0 +1,408 @@
+"""The front door: TLS, the cap on connections, accept that fails, 100 Continue, the access log, no network at all."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import server
+from serverkit import FORM, LOGIN, RAW_LOGIN, TOP, Process, Running, answers, build, raw, read_all, wait_until
+
+PEM = str(Path(__file__).with_name("localhost.pem"))  # a certificate for localhost that nobody trusts, and its key
+OTHER_KEY = """-----BEGIN EC PRIVATE KEY-----
+MHcCAQEEIMvU0KZfvrbMaApkAwnjv+4KV+L21vqAry8GVTWSGHZPoAoGCCqGSM49
+AwEHoUQDQgAE01hUbEFDHpe0GyJ2QdpTfOJm+p18Oa9ui1+T08XVGH/rToEbCZU8
+tDOrbI2XmylXvIiwoswi+mF3MQjQlhUUqg==
+-----END EC PRIVATE KEY-----
+"""
+
+
+# ---- TLS
+
+
+@pytest.fixture
+def secure():
+    running = Running(build(), tls=server.tls_context(PEM, PEM))
+    yield running
+    running.stop()
+
+
+def client_context(version=ssl.TLSVersion.TLSv1_3):
+    context = ssl.create_default_context(cafile=PEM)
+    context.minimum_version = context.maximum_version = version
+    return context
+
+
+@contextlib.contextmanager
+def connected(running, version=ssl.TLSVersion.TLSv1_3):
+    with client_context(version).wrap_socket(running.connect(), server_hostname="localhost") as client:
+        yield client
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_login_and_refresh_over_tls_on_one_connection(secure, version):
+    with connected(secure, version) as client:
+        client.sendall(RAW_LOGIN)
+        (login,) = answers(client.recv(65_536))
+        client.sendall(raw("POST", "/refresh", b"", "Cookie: " + login["Set-Cookie"].partition(";")[0]))
+        (refresh,) = answers(client.recv(65_536))
+        client.sendall(raw("GET", "/", b"", "Connection: close"))
+        (last,) = answers(read_all(client))
+    assert [login.status, refresh.status, last.status] == [200, 200, 200]
+
+
+def test_tls_is_1_2_or_newer_and_never_renegotiated():
+    context = server.tls_context(PEM, PEM)
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+    assert context.options & ssl.OP_NO_RENEGOTIATION
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio of Python 3.10 closes before we hear of it")
+def test_what_comes_with_the_end_of_tls_is_answered(secure):
+    """The last request and the end of the stream in one packet: below TLS nothing can be half closed."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with secure.connect() as client:
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                client.sendall(outgoing.read())
+                incoming.write(client.recv(65_536))
+        tls.write(raw("GET", "/"))
+        with contextlib.suppress(ssl.SSLError):
+            tls.unwrap()
+        client.sendall(outgoing.read())
+        incoming.write(read_all(client))
+    (answer,) = answers(tls.read())
+    assert answer.body == b"server running"
+
+
+def test_a_large_body_is_refused_over_tls_and_the_answer_arrives(secure):
+    with connected(secure) as client:
+        client.sendall(raw("POST", "/login", b"", "Content-Length: 1000000") + b"x" * 20_000)
+        (answer,) = answers(client.recv(65_536))
+    assert answer.status == 413
+
+
+def test_a_handshake_that_does_not_end_hurts_nobody_and_is_counted_and_dropped(secure):
+    with secure.connect() as silent:
+        wait_until(lambda: secure.server.connections)
+        (waiting,) = secure.server.connections
+        with connected(secure) as client:
+            client.sendall(RAW_LOGIN)
+            assert answers(client.recv(65_536))[0].status == 200
+        secure.call(waiting.expire)
+        assert read_all(silent) == b""
+    wait_until(lambda: not secure.server.connections)
+
+
+@pytest.mark.parametrize("data", [RAW_LOGIN, b"\x16\x03\x01\xff\xff" + b"\x00" * 300, b"\x00" * 50, b""])
+def test_what_is_not_tls_is_closed_in_silence(secure, data, caplog):
+    secure.exchange(data)
+    wait_until(lambda: not secure.server.connections)
+    with connected(secure) as client:
+        client.sendall(raw("GET", "/"))
+        assert answers(client.recv(65_536))[0].status == 200
+    assert not caplog.records
+
+
+def test_a_client_that_leaves_within_tls_leaves_nothing_behind(secure, caplog):
+    for _ in range(5):
+        with connected(secure) as client:
+            client.sendall(RAW_LOGIN)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset, not an end
+    wait_until(lambda: not secure.server.connections)
+    assert not caplog.records
+
+
+def test_a_server_that_stops_drops_unfinished_handshakes(secure):
+    with secure.connect() as silent:
+        wait_until(lambda: secure.server.connections)
+        secure.stop()
+        assert read_all(silent) == b""
+
+
+def test_bad_files_are_one_sentence_that_names_the_variable(tmp_path):
+    (tmp_path / "other").write_text(OTHER_KEY)
+    (tmp_path / "empty").write_text("")
+    cases = [
+        ("none", PEM, "TLS_CERT .*none cannot be read: No such file"),
+        (PEM, "none", "TLS_KEY .*none cannot be read: No such file"),
+        (".", PEM, "TLS_CERT .* cannot be read: Is a directory"),
+        (PEM, "other", "TLS_KEY .*other is not the key of TLS_CERT"),
+        ("empty", PEM, "must be PEM"),
+        (PEM, "empty", "must be PEM"),
+        (__file__, __file__, "must be PEM"),
+    ]
+    for cert, key, sentence in cases:
+        with pytest.raises(server.SettingsError, match=sentence) as refused:
+            server.tls_context(str(tmp_path / cert), str(tmp_path / key))
+        assert "\n" not in str(refused.value)
+
+
+def test_a_process_serves_tls_and_says_so(tmp_path):
+    with Process(tmp_path, TLS_CERT=PEM, TLS_KEY=PEM) as process:
+        assert process.greeting == f"Server active on https://localhost:{process.port}!"
+        plain = socket.create_connection(("127.0.0.1", process.port), timeout=10)
+        with client_context().wrap_socket(plain, server_hostname="localhost") as client:
+            client.sendall(RAW_LOGIN)
+            assert answers(client.recv(65_536))[0].status == 200
+        status, _, errors = process.stop()
+    assert status == 0 and "Traceback" not in errors
+
+
+def test_a_process_with_a_bad_key_says_one_sentence_and_exits_2(tmp_path):
+    process = Process(tmp_path, TLS_CERT=PEM, TLS_KEY="missing.pem")
+    status, _, errors = process.stop()
+    assert (status, errors) == (2, "server.py: TLS_KEY missing.pem cannot be read: No such file or directory\n")
+
+
+# ---- Too many connections
+
+
+def from_address(running, address="127.0.0.1"):
+    """A client that connects from `address`, and is known to the server."""
+    before = len(running.server.connections)
+    client = socket.create_connection(running.address, timeout=20, source_address=(address, 0))
+    wait_until(lambda: len(running.server.connections) > before)
+    return client
+
+
+def is_open(client):
+    """Whether the server still answers on this connection."""
+    try:
+        client.sendall(raw("GET", "/"))
+        return client.recv(65_536) != b""
+    except ConnectionError:
+        return False
+
+
+@pytest.fixture
+def crowded():
+    running = Running(build(), capacity=4)
+    with contextlib.ExitStack() as clients:
+        yield running, lambda address="127.0.0.1": clients.enter_context(from_address(running, address))
+    running.stop()
+
+
+def test_when_there_are_too_many_the_oldest_idle_one_goes(crowded):
+    running, connect = crowded
+    first, second, third, fourth = [connect() for _ in range(4)]
+    assert is_open(first)  # and so the second is the oldest now
+    with running.connect() as fifth:
+        assert is_open(fifth)
+        assert [is_open(client) for client in (first, second, third, fourth)] == [True, False, True, True]
+
+
+def test_the_one_who_holds_most_pays(crowded):
+    running, connect = crowded
+    lonely = connect("127.0.0.2")
+    greedy = [connect() for _ in range(3)]
+    with running.connect() as another:
+        assert is_open(another) and is_open(lonely)
+        assert [is_open(client) for client in greedy] == [False, True, True]
+
+
+def test_a_request_that_has_only_begun_goes_before_one_whose_body_arrives(crowded):
+    running, connect = crowded
+    clients = [connect() for _ in range(4)]
+    for client, cut in zip(clients, (-1, -1, 20, -1)):
+        client.sendall(RAW_LOGIN[:cut])
+    wait_until(lambda: sum(each.in_body for each in running.server.connections) == 3)
+    wait_until(lambda: all(each.busy for each in running.server.connections))
+    with running.connect() as another:
+        assert is_open(another)
+    for client, cut in zip(clients, (-1, -1, 20, -1)):
+        client.settimeout(20)
+        with contextlib.suppress(ConnectionError):
+            client.sendall(RAW_LOGIN[cut:])
+        answered = b" 200 " in client.recv(15)
+        assert answered == (cut == -1)
+
+
+def test_a_request_that_is_being_answered_is_never_dropped(crowded):
+    running, connect = crowded
+    clients = [connect() for _ in range(4)]
+    wait_until(lambda: len(running.server.connections) == 4)
+
+    def busy():
+        for connection in running.server.connections:
+            connection._waiting = object()
+
+    def idle():
+        for connection in running.server.connections:
+            connection._waiting = None
+
+    running.call(busy)
+    with running.connect() as another:
+        assert is_open(another)
+        running.call(idle)
+        assert all(is_open(client) for client in clients)
+
+
+def test_while_everybody_is_busy_newcomers_wait_in_the_kernel(monkeypatch):
+    monkeypatch.setattr(server, "ACCEPTS_AT_ONCE", 1)
+    monkeypatch.setattr(server, "REST_SECONDS", 0.001)
+    log = []
+    running = Running(build(log=log), capacity=1)
+    with contextlib.ExitStack() as stack:
+        for count in (1, 2):
+            stack.enter_context(running.connect())
+            wait_until(lambda: len(running.server.connections) == count)
+            running.call(lambda: [setattr(each, "_waiting", object()) for each in running.server.connections])
+        waiting = stack.enter_context(running.connect())
+        waiting.sendall(raw("GET", "/"))
+        wait_until(lambda: log)
+        assert len(running.server.connections) == 2
+        running.call(lambda: [setattr(each, "_waiting", None) for each in running.server.connections])
+        running.call(lambda: running.server._drop(1))
+        assert b" 200 " in waiting.recv(15)
+    running.stop()
+    assert [(event.name, event.fields["result"]) for event in log] == [("accept", "everybody is busy")]
+
+
+def test_a_place_is_an_address_or_the_64_bits_of_a_network():
+    places = [server.place_of(server._address(text)) for text in (
+        "127.0.0.1", "::ffff:127.0.0.1", "127.0.0.2", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1",
+    )]  # fmt: skip
+    assert places[0] == places[1] and places[3] == places[4]
+    assert len(set(places)) == 4
+
+
+class NoDescriptors:
+    """A listener that has run out of file descriptors."""
+
+    accepted = 0
+
+    def accept(self):
+        self.accepted += 1
+        raise OSError(errno.EMFILE, "Too many open files")
+
+
+def test_without_descriptors_it_rests_a_moment_drops_somebody_and_complains_once(monkeypatch):
+    monkeypatch.setattr(server, "REST_SECONDS", 0.001)
+    log = []
+    running = Running(build(log=log))
+    listener = NoDescriptors()
+    with running.connect() as idle:
+        wait_until(lambda: running.server.connections)
+        for _ in range(3):
+            running.call(lambda: running.server._accept(listener))
+        assert read_all(idle) == b""
+        with running.connect() as client:
+            assert is_open(client)
+    running.stop()
+    assert listener.accepted == 3, "one attempt each time it is ready"
+    assert [(event.name, event.fields["result"]) for event in log] == [("accept", "EMFILE")]
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))
+import server
+print(server.capacity(), resource.getrlimit(resource.RLIMIT_NOFILE)[0] == int(sys.argv[3]))
+"""
+
+
+@pytest.mark.parametrize(
+    "soft, hard, raised, connections",
+    [(256, 512, 512, 512 - server.RESERVED_DESCRIPTORS), (40, 40, 40, 1)],
+)
+def test_the_capacity_comes_from_the_limit_of_descriptors(soft, hard, raised, connections):
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(soft), str(hard), str(raised)], cwd=TOP, capture_output=True, text=True
+    )
+    assert done.stdout.split() == [str(connections), "True"], done.stderr
+
+
+def test_a_client_that_goes_at_a_bad_moment_is_no_news_and_anything_else_is(caplog):
+    running = server.Server(build(), [])
+    loop = asyncio.new_event_loop()
+    with caplog.at_level(logging.DEBUG):
+        running._unexpected(loop, {"message": "x", "exception": BrokenPipeError()})
+        assert not caplog.records
+        running._unexpected(loop, {"message": "x", "exception": ZeroDivisionError()})
+    loop.close()
+    assert len(caplog.records) == 1
+
+
+# ---- 100 Continue
+
+
+def test_the_stock_server_says_100_continue_too():
+    handler = server.handler_for(build())
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        lines = f"Content-Type: {FORM}", f"Content-Length: {len(LOGIN)}", "Expect: 100-continue"
+        ours.sendall(raw("POST", "/login", b"", *lines))
+        thread = threading.Thread(target=handler, args=(theirs, ("127.0.0.1", 1), None))
+        thread.start()
+        assert ours.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        ours.sendall(LOGIN)
+        (answer,) = answers(ours.recv(65_536))
+        thread.join()
+    assert answer.status == 200
+
+
+# ---- The access log
+
+
+def test_with_the_access_log_on_every_request_is_one_line():
+    log = []
+    running = Running(build(log=log, access_log=True))
+    running.exchange(raw("GET", "/nothing?secret=1") + b"hello\r\n\r\n")
+    running.stop()
+    assert [(event.name, dict(event.fields)) for event in log] == [
+        ("request", {"method": "GET", "path": "/nothing", "status": "404", "address": "127.0.0.1"}),
+        ("request", {"method": "unknown", "path": "unknown", "status": "400", "address": "127.0.0.1"}),
+    ]
+
+
+def test_the_access_log_is_off_unless_it_is_switched_on():
+    log = []
+    running = Running(build(log=log))
+    running.exchange(raw("GET", "/"))
+    running.stop()
+    assert log == []
+
+
+# ---- No network
+
+IN_A_NAMESPACE = """
+import fcntl, socket, struct, sys, tempfile
+sys.path[:0] = sys.argv[1:]
+from serverkit import RAW_LOGIN, Process, answers, raw
+with socket.socket() as any_socket:  # loopback is down in a new namespace: SIOCSIFFLAGS, IFF_UP | IFF_RUNNING
+    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 0x41))
+assert [name for _, name in socket.if_nameindex()] == ["lo"]
+with tempfile.TemporaryDirectory() as directory, Process(directory) as process:
+    (login,) = answers(process.exchange(RAW_LOGIN))
+    cookie = "Cookie: " + login["Set-Cookie"].partition(";")[0]
+    (refresh,) = answers(process.exchange(raw("POST", "/refresh", b"", cookie)))
+    status, _, errors = process.stop()
+print(login.status, refresh.status, status, errors.count("Traceback"))
+"""
+
+
+def test_it_serves_where_there_is_no_network_at_all():
+    """In a network namespace that holds nothing but loopback: a look-up or a packet to elsewhere would fail."""
+    namespace = ["unshare", "--user", "--map-root-user", "--net"]
+    try:
+        subprocess.run([*namespace, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this machine allows no network namespaces")
+    paths = [os.path.join(TOP, "tests"), str(TOP)]
+    done = subprocess.run(
+        [*namespace, sys.executable, "-c", IN_A_NAMESPACE, *paths], capture_output=True, text=True, timeout=30
+    )
+    assert done.stdout.split() == ["200", "200", "0", "0"], done.stderr
