@@ -1962,7 +1962,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._ended = True
         self._server.turn()  # over TLS, what came with the end is not answered yet, and must be now
-        if self._waiting is None and not self._closing:
+        if self._waiting is None:
             self._end()
         return not self._server.tls  # asyncio shall not close: the answers come first. TLS has no half of a connection
 

@@ -180,6 +180,17 @@ def test_a_slow_request_is_told_so(running):
     assert (answer.status, answer.json["code"]) == (408, "timeout")
 
 
+def test_a_client_that_goes_after_it_was_refused_is_gone_at_once(monkeypatch):
+    monkeypatch.setattr(server, "SWEEP_SECONDS", 1_000)  # no deadline helps
+    running = Running(build())
+    with running.connect() as client:
+        client.sendall(b"hello\r\n\r\n")
+        (answer,) = answers(read_all(client))
+    wait_until(lambda: not running.server.connections)
+    running.stop()
+    assert answer.status == 400
+
+
 class NoTransport(asyncio.Transport):
     """A transport whose client takes everything."""
 
