@@ -129,6 +129,7 @@ def test_a_client_that_never_reads_is_dropped(running):
 
 def test_a_fault_in_one_connection_leaves_the_deadlines_of_the_others(monkeypatch, caplog):
     monkeypatch.setattr(server, "SWEEP_SECONDS", 0.001)
+    monkeypatch.setattr(server, "LINGER_SECONDS", 0.001)
     running = Running(build())
     with running.connect(), running.connect():
         wait_until(lambda: len(running.server.connections) == 2)
