@@ -1,5 +1,6 @@
 """What the README says is run: its sessions, its Python, its tables."""
 
+import concurrent.futures
 import doctest
 import os
 import re
@@ -74,7 +75,7 @@ def test_the_python_examples_are_as_written():
 
 
 def test_the_table_of_settings_is_complete():
-    table = README[README.index("## Settings") : README.index("## A token")]
+    table = README[README.index("## Settings") : README.index("## Pages")]
     rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
     assert [name for row in rows for name in re.findall("`(.*?)`", row)] == list(server.VARIABLES)
 
@@ -84,6 +85,44 @@ def test_the_defaults_in_the_table_are_the_defaults():
     for variable, text in defaults.items():
         field, parse = server.VARIABLES[variable]
         assert parse(text) == getattr(server.Settings((), ()), field), variable
+
+
+def rows(heading):
+    """The rows of the first table below a heading, each a list of its cells."""
+    _, _, *lines = README.split(heading, 1)[1].split("\n\n| ", 1)[1].partition("\n\n")[0].splitlines()
+    return [[cell.strip(" `") for cell in re.split(r" *(?<!\\)\| *", line.strip("| "))] for line in lines]
+
+
+def broken(directory, file, old, new, test):
+    """Make one edit in a copy of the project and run one test there; return pytest's exit status."""
+    source = (TOP / file).read_text("utf-8")
+    assert source.count(old) == 1, old
+    directory.mkdir()
+    shutil.copytree(TOP / "tests", directory / "tests", ignore=shutil.ignore_patterns("bench", "__pycache__"))
+    for name in ("minijwt.py", "server.py"):
+        (directory / name).write_text((TOP / name).read_text("utf-8"), "utf-8")
+    (directory / file).write_text(source.replace(old, new), "utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", f"tests/{test}"]
+    return subprocess.run(command, cwd=directory, capture_output=True, timeout=60).returncode
+
+
+def test_each_line_that_is_broken_on_purpose_turns_its_test_red(tmp_path):
+    table = rows("## Break it on purpose")
+    whole = [[file, old, old, test] for file, old, _, test, _ in table]  # and whole, it is green
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda i: broken(tmp_path / str(i), *table[i][:4]), range(len(table))))
+        assert list(pool.map(lambda i: broken(tmp_path / f"whole{i}", *whole[i]), (0, -1))) == [0, 0]
+    assert len(table) >= 10
+    assert [row for row, status in zip(table, done) if status != 1] == [], "1: tests were run, and some failed"
+
+
+def test_each_line_of_defence_and_each_test_of_it_exists():
+    sources = "".join((TOP / name).read_text("utf-8") for name in ("minijwt.py", "server.py"))
+    tests = "".join(path.read_text("utf-8") for path in (TOP / "tests").glob("test_*.py"))
+    for _, defence, test in rows("## What it defends"):
+        names = [name for name in re.findall(r"[a-z_]+(?=`)", defence) if not name.isupper()]
+        assert names and all(f"def {name}(" in sources for name in names), defence
+        assert f"def {test}(" in tests
 
 
 def test_every_route_is_in_the_table_of_answers():
