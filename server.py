@@ -1221,7 +1221,7 @@ class Framer:
         self._buffer = b""
         self._start = 0  # of what has not been used yet
         self._head: tuple[Request, int] | None = None  # parsed, its body not yet here
-        self._expecting = False  # its client waits for 100 Continue
+        self._told = False  # its client has heard that it may go on
 
     def receive(self, data: bytes) -> None:
         """Add `data` to what has arrived."""
@@ -1254,8 +1254,7 @@ class Framer:
                 return None
             self._head = parse_head(self._buffer[self._start : end], self.peer)
             self._start = end + 4
-            fields, version = self._head[0].fields, self._head[0].version
-            self._expecting = b"expect" in fields and version != b"HTTP/1.0" and self._start == len(self._buffer)
+            self._told = False
         request, length = self._head
         if len(self._buffer) - self._start < length:
             return None
@@ -1266,10 +1265,10 @@ class Framer:
 
     def expecting(self) -> Request | None:
         """Return, once, the head of a request whose client waits for a word before it sends the body."""
-        if not self._expecting or self._head is None:
+        if self._head is None or self._told or self._start < len(self._buffer):
             return None
-        self._expecting = False
-        return self._head[0]
+        self._told, (head, _) = True, self._head
+        return head if b"expect" in head.fields and head.version != b"HTTP/1.0" else None
 
     @staticmethod
     def _check_beginning(head: bytes) -> None:
@@ -1819,9 +1818,10 @@ class Connection(asyncio.Protocol):
     """One client: feeds a Handler and sends what it returns."""
 
     __slots__ = (
-        "_closing", "_ended", "_handler", "_lost", "_server", "_transport", "_waiting", "_writable",
+        "_closing", "_ended", "_handler", "_lost", "_made", "_server", "_transport", "_waiting", "_writable",
         "deadline", "opening", "place", "since",
     )  # fmt: skip
+    _transport: asyncio.Transport  # once there is one
     opening: asyncio.Task[Any]  # ends when there is a transport, or never will be
 
     def __init__(self, server: Server, address: str) -> None:
@@ -1829,7 +1829,7 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._handler = server.handler_class(None, (address,), None)
         self._handler.dispatch = self._dispatch
-        self._transport: asyncio.Transport | None = None
+        self._made = False  # there is a transport
         self._writable = True
         self._closing = False
         self._lost = False
@@ -1842,12 +1842,6 @@ class Connection(asyncio.Protocol):
         """Give the client `seconds` from now for what it has to do."""
         self.since = self._server.instant()  # seconds of a clock that never goes back
         self.deadline = self.since + seconds
-
-    @property
-    def transport(self) -> asyncio.Transport:
-        """The transport, of which this is the protocol."""
-        assert self._transport is not None
-        return self._transport
 
     @property
     def busy(self) -> bool:
@@ -1866,12 +1860,12 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport, self._made = transport, True
 
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = self._lost = True
         self._server.connections.discard(self)
-        self.transport.close()  # it is; but Python 3.10 warns unless we have said so to TLS
+        self._transport.close()  # it is; but Python 3.10 warns unless we have said so to TLS
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
@@ -1879,7 +1873,7 @@ class Connection(asyncio.Protocol):
         begun = self.busy
         self._handler.framer.receive(data)
         if self._waiting is not None:
-            return self.transport.pause_reading()  # one thing after the other
+            return self._transport.pause_reading()  # one thing after the other
         if not begun:
             self._allow(REQUEST_SECONDS)
         return self._server.arrived(self)
@@ -1887,7 +1881,7 @@ class Connection(asyncio.Protocol):
     def write(self, answer: bytes) -> None:
         """Send `answer` now, unless the client has gone."""
         if not self._lost:
-            self.transport.write(answer)
+            self._transport.write(answer)
 
     def _dispatch(self, request: Request) -> Response | None:
         """Answer `request` here if that needs no waiting, else in another lane."""
@@ -1913,7 +1907,7 @@ class Connection(asyncio.Protocol):
             self._finish()
         else:
             self._allow(REQUEST_SECONDS if self.busy else IDLE_SECONDS)
-            if self.busy or self._ended or not self.transport.is_reading():
+            if self.busy or self._ended or not self._transport.is_reading():
                 self._go_on()
 
     def serve(self) -> None:
@@ -1933,24 +1927,24 @@ class Connection(asyncio.Protocol):
         if answered:
             self._allow(REQUEST_SECONDS if self.busy else IDLE_SECONDS)
         if answered == ANSWERS_AT_ONCE:
-            self.transport.pause_reading()  # what is here comes first, and others before that
+            self._transport.pause_reading()  # what is here comes first, and others before that
             self._server.arrived(self)
         elif self._ended and not self._closing:
             self._end()
-        elif self._writable and not self._lost and not self.transport.is_reading():
-            self.transport.resume_reading()
+        elif self._writable and not self._lost and not self._transport.is_reading():
+            self._transport.resume_reading()
         return None
 
     def _go_on(self) -> None:
         """In the next turn, look at what is here already, and at what the client sends."""
         if self._writable and not self._closing and self._waiting is None:
-            self.transport.resume_reading()
+            self._transport.resume_reading()
             self._server.arrived(self)
 
     def pause_writing(self) -> None:
         """The client does not read its answers: it gets no more, and nothing more is read from it."""
         self._writable = False
-        self.transport.pause_reading()
+        self._transport.pause_reading()
         self._allow(WRITE_SECONDS)
 
     def resume_writing(self) -> None:
@@ -1976,16 +1970,16 @@ class Connection(asyncio.Protocol):
         """Close after the last answer, but not with the reset that unread input would cause (RFC 9112 §9.6)."""
         self._closing = True
         self._server.flush()
-        self._allow(WRITE_SECONDS if self.transport.get_write_buffer_size() else LINGER_SECONDS)
-        self.transport.resume_reading()
+        self._allow(WRITE_SECONDS if self._transport.get_write_buffer_size() else LINGER_SECONDS)
+        self._transport.resume_reading()
         try:
-            self.transport.write_eof()
+            self._transport.write_eof()
         except (OSError, NotImplementedError):  # the client has gone; or TLS
-            self.transport.close()
+            self._transport.close()
 
     def expire(self) -> None:
         """The deadline has passed: say so if a request had begun, and close; at once if that was said before."""
-        if self._closing or not self._writable or self._transport is None:
+        if self._closing or not self._writable or not self._made:
             return self.abort()
         if self.busy:
             error = HTTPError(HTTPStatus.REQUEST_TIMEOUT, "timeout", "The request took too long to arrive.")
@@ -1994,7 +1988,7 @@ class Connection(asyncio.Protocol):
 
     def stop(self) -> None:
         """Close as soon as what has begun to be answered is written."""
-        if self._transport is None:
+        if not self._made:
             self.abort()
         elif self._waiting is None:
             self._close()
@@ -2005,16 +1999,16 @@ class Connection(asyncio.Protocol):
         """Close this moment, whatever is lost by that."""
         self._closing = True
         self._server.connections.discard(self)
-        if self._transport is None:
-            self.opening.cancel()
-        else:
+        if self._made:
             self._transport.abort()
+        else:
+            self.opening.cancel()
 
     def _close(self) -> None:
         self._closing = True
         self._server.flush()
         self._allow(WRITE_SECONDS)
-        self.transport.close()
+        self._transport.close()
 
 
 def _bound(address: str, port: int) -> socket.socket:
