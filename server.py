@@ -1671,20 +1671,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def proceed(self) -> bytes:
         """Return the answer to the next request, or b"" if that is not whole yet, or answered later."""
+        head = None
         try:
             request = self.framer.next_request()
             if request is None and (head := self.framer.expecting()) is not None:
                 admit(self.app, head)  # RFC 9110 §10.1.1: nobody is asked to send what will be refused
                 return b"HTTP/1.1 100 Continue\r\n\r\n"
         except HTTPError as error:
-            return self.refuse(error)
+            return self.refuse(error, head)
         response = None if request is None else self.dispatch(request)
         return b"" if request is None or response is None else self.answer(request, response)
 
     def answer(self, request: Request, response: Response) -> bytes:
         """Return `response` as the answer to `request`."""
-        if self.app.settings.allowed_origins:
-            response = share(self.app, request, response)
         self.close_connection = not (request.keep_alive and self.reusable)
         return self._write(response, request)
 
@@ -1697,13 +1696,18 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(error)
         return b""
 
-    def refuse(self, error: HTTPError) -> bytes:
-        """Return the answer to bytes that are no request. Where the next one would begin, nobody knows: close."""
+    def refuse(self, error: HTTPError, head: Request | None = None) -> bytes:
+        """Return the answer to bytes that are no whole request, or only its `head`, and close.
+
+        Where the next request would begin, nobody knows.
+        """
         self.close_connection = True
-        return self._write(error_response(error), None)
+        return self._write(error_response(error), head)
 
     def _write(self, response: Response, request: Request | None) -> bytes:
         """Return `response`, ready to be sent, and log what is to be logged."""
+        if request is not None and self.app.settings.allowed_origins:
+            response = share(self.app, request, response)
         for event in response.events:
             self.app.log(event)
         if self.app.settings.access_log:
@@ -1735,7 +1739,7 @@ ACCEPTS_AT_ONCE = 16  # of them, before anybody else is served
 MAX_CONNECTIONS = 4_096  # of people who mean us harm each costs 50 KB: a request that is almost whole
 SPARE_SHARE = 32  # when there are too many, 1/32 more are dropped, so that the search for them is rare
 BUFFER_BYTES = 65_536  # of each socket, in the kernel: left alone, it lends megabytes to a client that never reads
-ANSWERS_AT_ONCE = 16  # to one client that pipelines, before anybody else is served
+ANSWERS_AT_ONCE = 16  # in a turn, to clients that pipeline; one to each at least
 HASHES_AT_ONCE = max(1, (os.cpu_count() or 1) - 1)  # one core is for the loop
 RESERVED_DESCRIPTORS = 64 + 4 * HASHES_AT_ONCE  # for the database, three a thread; listening, logs; accepting
 MAX_WAITING_LOGINS = 64  # the last one waits for sixteen seconds of work, on two cores
@@ -1910,10 +1914,10 @@ class Connection(asyncio.Protocol):
             if self.busy or self._ended or not self._transport.is_reading():
                 self._go_on()
 
-    def serve(self) -> None:
-        """Answer the requests that are here, as long as the client takes the answers and nobody else has to wait."""
+    def serve(self, at_once: int) -> None:
+        """Answer the requests that are here, as long as the client takes the answers, but only `at_once` of them."""
         handler, answered = self._handler, 0
-        while self._writable and not self._closing and self._waiting is None and answered < ANSWERS_AT_ONCE:
+        while self._writable and not self._closing and self._waiting is None and answered < at_once:
             answer = handler.proceed()
             if not answer:
                 break
@@ -1926,10 +1930,10 @@ class Connection(asyncio.Protocol):
             return None
         if answered:
             self._allow(REQUEST_SECONDS if self.busy else IDLE_SECONDS)
-        if answered == ANSWERS_AT_ONCE:
+        if answered == at_once and self.busy:
             self._transport.pause_reading()  # what is here comes first, and others before that
             self._server.arrived(self)
-        elif self._ended and not self._closing:
+        elif self._ended and self._writable and not self._closing:
             self._end()
         elif self._writable and not self._lost and not self._transport.is_reading():
             self._transport.resume_reading()
@@ -1955,9 +1959,11 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._ended = True
-        self._server.turn()  # over TLS, what came with the end is not answered yet, and must be now
-        if self._waiting is None:
-            self._end()
+        if self._closing:
+            return False  # the client has seen our end, and this is its own
+        self._server.arrived(self)  # `serve` ends it, after what is here already
+        if self._server.tls:
+            self._server.turn()  # now, since asyncio closes it next
         return not self._server.tls  # asyncio shall not close: the answers come first. TLS has no half of a connection
 
     def _end(self) -> None:
@@ -1968,6 +1974,8 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         """Close after the last answer, but not with the reset that unread input would cause (RFC 9112 §9.6)."""
+        if self._ended:  # there is no input any more
+            return self._close()
         self._closing = True
         self._server.flush()
         self._allow(WRITE_SECONDS if self._transport.get_write_buffer_size() else LINGER_SECONDS)
@@ -2014,7 +2022,7 @@ class Connection(asyncio.Protocol):
 def _bound(address: str, port: int) -> socket.socket:
     """Return a socket that is bound to a literal address; raise OSError if that cannot be."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # or asyncio leaves Nagle on
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # those who connect inherit it
@@ -2134,9 +2142,10 @@ class Server:
         self._scheduled = False
         arrived, self._inbox = self._inbox, []
         if arrived:
+            share = max(1, ANSWERS_AT_ONCE // len(arrived))  # whoever pipelines may not keep the others waiting
             with self.app.store.snapshot():
                 for connection in arrived:
-                    connection.serve()
+                    connection.serve(share)
         self.flush()
 
     def flush(self) -> None:

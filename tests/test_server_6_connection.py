@@ -223,7 +223,7 @@ def test_the_deadline_counts_from_the_first_byte_of_a_request_and_not_from_the_l
         yield connection.deadline
         for seconds[0], data, _ in arrivals:
             connection.data_received(data)
-            connection.serve()
+            connection.serve(server.ANSWERS_AT_ONCE)
             yield connection.deadline
 
     async def main():
@@ -254,14 +254,14 @@ def test_while_one_request_waits_for_another_lane_the_next_is_not_begun_and_no_d
         connection = server.Connection(running, "127.0.0.1")
         connection.connection_made(NoTransport())
         connection.data_received(raw("POST", "/logout") * 2)
-        connection.serve()
-        connection.serve()
+        connection.serve(server.ANSWERS_AT_ONCE)
+        connection.serve(server.ANSWERS_AT_ONCE)
         assert len(running.lanes.held) == 1
         connection.data_received(raw("GET", "/"))
         assert connection.deadline == float("inf")
         request, done = running.lanes.held[0]
         done(server.respond(running.app, request))
-        connection.serve()
+        connection.serve(server.ANSWERS_AT_ONCE)
         assert len(running.lanes.held) == 2
 
     asyncio.run(main())
@@ -274,7 +274,7 @@ def test_data_that_comes_while_a_request_waits_starts_no_deadline():
         connection = server.Connection(running, "127.0.0.1")
         connection.connection_made(NoTransport())
         connection.data_received(raw("POST", "/logout"))
-        connection.serve()
+        connection.serve(server.ANSWERS_AT_ONCE)
         connection.data_received(raw("GET", "/"))
         assert connection.deadline == float("inf")
 
