@@ -17,6 +17,9 @@ prove: $(VENV) ## the long proof: mutants and fuzzing, some minutes
 	$(PYTHON) tests/prove/fuzz.py 30
 	PYTHON=$(firstword $(PYTEST)) $(firstword $(PYTEST)) tests/prove/mutants.py
 
+exercise: ## build your own minijwt, stage by stage: make exercise MINE=path/to/yours.py
+	@$(PYTHON) tests/exercise "$(MINE)" || test $$? -eq 1
+
 bench: ## measure against the bare HMAC, PyJWT, uvicorn, Express …; writes dist/bench.md
 	$(PYTHON) tests/bench
 
@@ -28,4 +31,4 @@ $(VENV):
 	@$(PYTHON) -c 'import pytest' 2>/dev/null || { $(PYTHON) -m venv $(VENV) && $(VENV)/bin/pip install -q pytest; } \
 	|| { rm -rf $(VENV); echo "make: there is no pytest, and $(VENV) could not be made" >&2; exit 1; }
 
-.PHONY: help run test prove bench clean
+.PHONY: help run test prove exercise bench clean
