@@ -17,6 +17,9 @@ prove: $(VENV) ## the long proof: mutants and fuzzing, some minutes
 	$(PYTHON) tests/prove/fuzz.py 30
 	PYTHON=$(firstword $(PYTEST)) $(firstword $(PYTEST)) tests/prove/mutants.py
 
+attacks: ## eighteen attacks, told and performed: a naive twin falls, this server does not
+	@$(PYTHON) tests/attacks
+
 exercise: ## build your own minijwt, stage by stage: make exercise MINE=path/to/yours.py
 	@$(PYTHON) tests/exercise "$(MINE)" || test $$? -eq 1
 
@@ -31,4 +34,4 @@ $(VENV):
 	@$(PYTHON) -c 'import pytest' 2>/dev/null || { $(PYTHON) -m venv $(VENV) && $(VENV)/bin/pip install -q pytest; } \
 	|| { rm -rf $(VENV); echo "make: there is no pytest, and $(VENV) could not be made" >&2; exit 1; }
 
-.PHONY: help run test prove exercise bench clean
+.PHONY: help run test prove attacks exercise bench clean
