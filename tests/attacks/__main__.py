@@ -4,6 +4,7 @@ Performs every attack, or those whose titles hold all the words, on the naive tw
 each side answered. Exit status: 0 if the twin fell every time and this server never, 1 if not, 2 for unknown words.
 """
 
+import signal
 import sys
 import textwrap
 from pathlib import Path
@@ -64,6 +65,7 @@ def main(words):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for `| head`
     status = main(sys.argv[1:])
     book.serverkit.SCRATCH.cleanup()
     sys.exit(status)
