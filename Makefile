@@ -26,6 +26,9 @@ exercise: ## build your own minijwt, stage by stage: make exercise MINE=path/to/
 bench: ## measure against the bare HMAC, PyJWT, uvicorn, Express …; writes dist/bench.md
 	$(PYTHON) tests/bench
 
+screenshot: ## take pictures of the page at /, in dist/ (with Debian's chromium and chromium-driver)
+	$(PYTHON) tests/screenshot.py
+
 clean: ## remove what make has made
 	rm -rf $(VENV) dist .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -34,4 +37,4 @@ $(VENV):
 	@$(PYTHON) -c 'import pytest' 2>/dev/null || { $(PYTHON) -m venv $(VENV) && $(VENV)/bin/pip install -q pytest; } \
 	|| { rm -rf $(VENV); echo "make: there is no pytest, and $(VENV) could not be made" >&2; exit 1; }
 
-.PHONY: help run test prove attacks exercise bench clean
+.PHONY: help run test prove attacks exercise bench screenshot clean

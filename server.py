@@ -6,7 +6,7 @@
 
     POST /login    a form with username and password → an access token in JSON, a refresh token in a cookie
     POST /refresh  that cookie → a new access token
-    GET /          "server running"
+    GET /          "server running"; for a browser, a page that takes a token apart
 
 The way a request goes:
 
@@ -53,6 +53,7 @@ import threading
 import time
 import unicodedata
 import warnings
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -106,6 +107,7 @@ class Settings(NamedTuple):
     tls_key: str = ""
     login_max_failures: int = 10  # 0: no limit
     trusted_proxies: tuple[Network, ...] = ()
+    page: bool = True  # the one at /, and its trace
     access_log: bool = False
     random_secrets: bool = False  # nobody gave any: they last as long as this run
     exposed_file: str = ""  # a .env that other users of the machine can read
@@ -224,6 +226,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "TLS_KEY": ("tls_key", _path_of_file),
     "LOGIN_MAX_FAILURES": ("login_max_failures", _count),
     "TRUSTED_PROXIES": ("trusted_proxies", _networks),
+    "PAGE": ("page", _one_of({"on": True, "off": False})),
     "ACCESS_LOG": ("access_log", _one_of({"on": True, "off": False})),
 }
 
@@ -887,6 +890,12 @@ class Accounts:
             raise minijwt.InvalidTokenError("these are not the claims of an access token")
         return claims
 
+    def explain(self, token: str) -> dict[str, Any]:
+        """Return what `minijwt.explain` says of an access token: with the secret that gets it furthest."""
+        now = self._clock()
+        reports = [minijwt.explain(token, secret, now=now) for secret in self._settings.access_secrets]
+        return max(reports, key=lambda report: [step["ok"] for step in report["steps"]].count(True))
+
     def _tokens(self, claims: dict[str, Any], sid: str, now: int, keep: bool = False) -> Tokens:
         """Return a new access token, and the refresh token with `claims` unless the old one is kept."""
         settings, username = self._settings, claims["username"]
@@ -1085,6 +1094,9 @@ class Request(NamedTuple):
     peer: str = ""  # the address at the other end of the connection
 
 
+STRICT_POLICY = "default-src 'none'; connect-src 'self'; frame-ancestors 'none'"  # of every answer but the page
+
+
 class Response(NamedTuple):
     """One whole answer; Writer adds what every answer has."""
 
@@ -1093,12 +1105,13 @@ class Response(NamedTuple):
     content_type: str = "application/json; charset=utf-8"
     fields: tuple[tuple[str, str], ...] = ()
     events: tuple[Event, ...] = ()  # for the log, once the answer is final
+    policy: str = STRICT_POLICY  # Content-Security-Policy
 
 
 _FIELD_BYTES = bytes({*range(0x20, 0x7F), *range(0x80, 0x100), 0x09})  # RFC 9110 §5.5: what a field may hold
 _TCHAR = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # RFC 9110 §5.6.2
 # RFC 9110 §7.2, without percent-encoding and sub-delims
-_HOST_FIELD = re.compile(rb"(?:[0-9A-Za-z._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_HOST_FIELD = re.compile(rb"(?:[0-9A-Za-z._~-]+|\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\])(?::[0-9]{0,5})?")
 _ABSOLUTE = re.compile(rb"(?i:https?)://(" + _HOST_FIELD.pattern + rb")(/[^?]*)?(?:\?.*)?")  # RFC 3986 §3
 _REQUEST_LINE = re.compile(rb"([%b]+) ([!-~\x80-\xff]+) (HTTP/[0-9]\.[0-9])" % re.escape(_TCHAR))  # RFC 9112 §3
 
@@ -1130,7 +1143,7 @@ def _content_length(fields: Mapping[bytes, bytes]) -> int:
     """Return how many bytes the body has (RFC 9112 §6.3); raise HTTPError unless that is beyond doubt."""
     length = fields.get(b"content-length", b"")
     if b"transfer-encoding" in fields:  # RFC 9112 §6.1: never followed, so never a source of smuggled requests
-        if fields[b"transfer-encoding"].lower() == b"chunked" and not length:
+        if fields[b"transfer-encoding"].lower() == b"chunked" and b"content-length" not in fields:
             raise HTTPError(HTTPStatus.LENGTH_REQUIRED, "length_required", "Send a Content-Length, not chunks.")
         raise _malformed("transfer_encoding", "Transfer-Encoding is not supported.")
     if b"content-length" not in fields:
@@ -1169,6 +1182,7 @@ def _path(target: bytes, method: bytes, fields: dict[bytes, bytes]) -> str:
     if target[:1] != b"/" and target.lower().startswith((b"http://", b"https://")):  # absolute-form, as to a proxy
         match = _ABSOLUTE.fullmatch(target)
         fields[b"host"], target = (match[1], match[2] or b"/") if match else (b"", b"")  # §3.2.2: Host is ignored
+        _check_host(fields if match else {}, b"HTTP/1.0")
     if target[:1] != b"/" and (target, method) != (b"*", b"OPTIONS") and method != b"CONNECT" or b"#" in target:
         raise _malformed("malformed_target", "The target of the request is not a path.")
     return target.partition(b"?")[0].decode("latin-1")
@@ -1209,7 +1223,8 @@ def parse_head(head: bytes, peer: str = "") -> tuple[Request, int]:
     _check_host(fields, version)
     length = _content_length(fields)
     _check_expect(fields, version)
-    path, keep_alive = _path(target, method, fields), _keeps_alive(fields, version)
+    path = _path(target, method, fields)
+    keep_alive = method != b"CONNECT" and _keeps_alive(fields, version)  # else what it sends into its tunnel
     return Request(method.decode("ascii"), path, fields, b"", keep_alive, version, peer), length
 
 
@@ -1250,7 +1265,7 @@ class Framer:
                 return None
             end = self._buffer.find(b"\r\n\r\n", self._start, self._start + MAX_HEAD_BYTES + 4)
             if end < 0:
-                self._check_beginning(self._buffer[self._start : self._start + MAX_HEAD_BYTES + 1])
+                self._check_beginning(self._buffer[self._start : self._start + MAX_HEAD_BYTES + 4])
                 return None
             self._head = parse_head(self._buffer[self._start : end], self.peer)
             self._start = end + 4
@@ -1270,13 +1285,19 @@ class Framer:
         self._told, (head, _) = True, self._head
         return head if b"expect" in head.fields and head.version != b"HTTP/1.0" else None
 
+    def begun(self) -> Request | None:
+        """Return what is known of a request that is not whole: its head, or no more than that it is a HEAD."""
+        bodiless = self._buffer.startswith(b"HEAD ", self._start)  # RFC 9110 §9.3.2: and so is every answer to it
+        return self._head[0] if self._head else Request("HEAD", "unknown", {}, peer=self.peer) if bodiless else None
+
     @staticmethod
     def _check_beginning(head: bytes) -> None:
         """Refuse what cannot become a request any more, without waiting for its end."""
-        _check_text(head[:-1] if head.endswith(b"\r") else head)
-        if len(head) > MAX_LINE_BYTES and b"\r\n" not in head:
+        text = head[:-1] if head.endswith(b"\r") else head  # which may be half a line end
+        _check_text(text)
+        if len(text) > MAX_LINE_BYTES and b"\r\n" not in text:
             raise _line_too_long()
-        if len(head) > MAX_HEAD_BYTES:
+        if not b"\r\n\r\n".startswith(head[MAX_HEAD_BYTES:]):  # beyond the limit, only the end of the head may lie
             raise _head_too_large()
 
     def end(self) -> None:
@@ -1363,7 +1384,6 @@ class Writer:
                 "Cache-Control: no-store\r\n"  # RFC 6749 §5.1: no cache may keep a token
                 "X-Content-Type-Options: nosniff\r\n"
                 "Referrer-Policy: no-referrer\r\n"
-                "Content-Security-Policy: default-src 'none'; connect-src 'self'; frame-ancestors 'none'\r\n"
             ).encode("ascii")
         return self._common
 
@@ -1373,6 +1393,7 @@ class Writer:
         head = [_STATUS_LINES[status]]
         if status != HTTPStatus.NO_CONTENT:  # RFC 9110 §8.6: it has no Content-Length
             head.append(f"Content-Type: {response.content_type}\r\nContent-Length: {len(response.body)}\r\n")
+        head.append(f"Content-Security-Policy: {response.policy}\r\n")
         for name, value in response.fields:
             if not (value.isascii() and value.isprintable()):
                 raise ValueError("a control character in a header field")  # would split the answer in two
@@ -1385,8 +1406,394 @@ class Writer:
         return "".join(head).encode("ascii") + self._common_fields() + b"\r\n" + body
 
 
+# ---- Page ------------------------------------------------------------------------------------------------
+# What a browser is shown: one constant, sent as it stands here. It knows of the server what any client knows.
+
+PAGE = r"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>minijwt: a token, taken apart</title>
+<style>
+/* Each part of a token has its hue, wherever it shows up: in the token, decoded, and among the checks. */
+:root {
+  color-scheme: light dark;
+  --paper: #faf9f6; --card: #fff; --ink: #1d1d22; --faint: #62626b; --line: #dcdad4; --good: #17692c; --bad: #b3191b;
+  --header: #964300; --payload: #8a1c84; --signature: #005c99;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --paper: #131418; --card: #1c1e24; --ink: #e9e9ee; --faint: #a0a2ad; --line: #383b45; --good: #7fd695;
+    --bad: #ff8a85; --header: #ffb066; --payload: #f09be6; --signature: #7cc4ff;
+  }
+}
+[data-part=header] { --hue: var(--header) }
+[data-part=payload] { --hue: var(--payload) }
+[data-part=signature] { --hue: var(--signature) }
+[data-lit=header] [data-part=header], [data-lit=payload] [data-part=payload],
+[data-lit=signature] [data-part=signature] { background: color-mix(in srgb, var(--hue) 14%, var(--card)) }
+[data-session=on] #login, [data-session=off] :is(#session, main), #notice:empty { display: none }
+
+* { box-sizing: border-box; margin: 0 }
+body { max-width: 74rem; margin: auto; padding: 1.5rem clamp(1rem, 3vw, 2rem) 3rem }
+body { background: var(--paper); color: var(--ink); font: 1rem/1.5 system-ui, sans-serif }
+h1 { font-size: 1.5rem; line-height: 1.25 }
+h2, h3 { font-size: 1rem }
+small, .note { color: var(--faint); font-size: .875rem; font-weight: normal }
+section, form { margin-top: 1rem; padding: 1rem 1.25rem; border: 1px solid var(--line); background: var(--card) }
+section, form, input, textarea, button { border-radius: .5rem }
+#notice { margin-top: 1rem; padding: 0 1.25rem; border-left: .25rem solid var(--bad) }
+input, textarea, button { padding: .4rem .75rem; border: 1px solid var(--faint); background: none; color: inherit }
+input, textarea, button { font: inherit }
+input[name], progress, .part textarea { display: block; width: 100% }
+input::placeholder { color: var(--faint); font-size: .8125rem; opacity: 1 }
+button { cursor: pointer }
+button:disabled { border-color: var(--line); color: var(--faint); cursor: default }
+button[type=submit] { background: var(--ink); color: var(--card) }
+progress { height: .5rem; accent-color: var(--signature) }
+:focus-visible { outline: 3px solid var(--signature); outline-offset: 2px }
+h2:focus { outline: none }
+
+form, .row { display: flex; flex-wrap: wrap; gap: .75rem 1.25rem; align-items: end }
+.row { align-items: center }
+form > p { flex: 1 0 100% }
+form > label { flex: 1 1 16rem }
+.row > :is(p, label:first-of-type) { flex: 1 1 18rem }
+@media (max-width: 30rem) { form > label, .row > :is(h2, label) { flex: 1 0 100% } }
+
+/* The token is a field with transparent letters; beneath it stand the same letters, coloured. */
+code, pre, textarea, #bytes { font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace }
+.stack { display: grid; margin: .5rem 0; font-size: 1.125rem }
+.stack > * { grid-area: 1 / 1; padding: .75rem; border: 1px solid var(--faint); resize: none; overflow: hidden }
+.stack > * { white-space: pre-wrap; line-break: anywhere; overflow-wrap: anywhere }
+.stack > pre { border-color: transparent; font-size: inherit }
+.stack > textarea { color: transparent; caret-color: var(--ink) }
+.stack > textarea::selection { background: var(--ink); color: var(--card) }
+@media (forced-colors: active) { .stack > pre { visibility: hidden } }
+mark { background: var(--bad); color: var(--card) }
+code > span, pre > span, .part :is(h3, textarea, #bytes) { color: var(--hue) }
+
+#parts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr)); gap: 1rem }
+.part { margin-top: .5rem; padding: .5rem .75rem; border-left: .25rem solid var(--hue) }
+.part textarea { margin: .25rem 0; border-color: var(--line); resize: vertical }
+#bytes { padding: .4rem 0; overflow-wrap: anywhere }
+#times { white-space: pre-line }
+
+ol { margin-top: .5rem; padding: 0; list-style: none; font-size: .9375rem }
+li { padding: .25rem 0; border-top: 1px solid var(--line) }
+#trace li { display: grid; grid-template-columns: 1rem 1fr auto; gap: 0 .75rem; padding-inline: .75rem }
+#trace li { border-left: .25rem solid var(--hue, var(--line)) }
+#trace b { color: var(--hue) }
+#trace li > :nth-child(n + 4) { grid-column: 2 / -1 }
+#trace :is(.skipped, .skipped b, li > :nth-child(3)) { color: var(--faint); font-weight: normal }
+#trace .failed { border-left-color: var(--bad); background: color-mix(in srgb, var(--bad) 12%, var(--card)) }
+#verdict, .failed > :last-child { font-weight: bold }
+p.passed, .passed > :first-child { color: var(--good) }
+p.failed, #trace .failed > :is(b, :first-child, :last-child) { color: var(--bad) }
+@media (min-width: 60rem) {
+  #trace li { grid-template-columns: 1rem 5.5rem 8rem 1fr 15.5rem }
+  #trace li > :nth-child(n + 4) { grid-column: auto }
+}
+</style>
+
+<body data-session="off">
+<header>
+  <h1>A JSON Web Token, taken apart</h1>
+  <p><code><span data-part="header">header</span>.<span data-part="payload">payload</span>.<span
+    data-part="signature">signature</span></code> <span class="note">signed, not secret: anybody can read it and change
+    it, but a change counts only if it comes from somebody who has the key</span></p>
+</header>
+<noscript>All of this is done by a script.</noscript>
+<p id="notice" role="alert"></p>
+<form id="login">
+  <p>Signing in brings two tokens. The <b>access token</b> comes to this script, which keeps it in a variable and shows
+    it. The <b>refresh token</b> comes in an HttpOnly cookie: the browser keeps it and sends it, no script sees it.</p>
+  <label>User name <input name="username" placeholder="demo: admin" autocomplete="username" autocapitalize="none"
+    required></label>
+  <label>Password <input name="password" placeholder="admin123, while there is no other user" type="password"
+    autocomplete="current-password" required></label>
+  <button type="submit">Sign in</button>
+  <button type="button" id="resume">Continue an earlier session</button>
+</form>
+<section id="session" class="row">
+  <h2 id="who" tabindex="-1"></h2>
+  <label><span id="countdown"></span> <progress id="left"></progress></label>
+  <label><input type="checkbox" id="automatic" checked> refresh before that</label>
+  <button id="refresh">Refresh now</button>
+  <button id="logout">Log out</button>
+</section>
+<section role="log" aria-labelledby="happened">
+  <h2 id="happened">What just happened</h2>
+  <ol id="log" role="list"><li><b>GET / → 200</b> This page, and nothing else from anywhere.</li></ol>
+</section>
+<main>
+  <section>
+    <h2><label for="token">The access token</label></h2>
+    <div class="stack">
+      <pre id="mirror" aria-hidden="true"></pre>
+      <textarea id="token" maxlength="8000" spellcheck="false" autocomplete="off" autocapitalize="off"></textarea>
+    </div>
+    <div class="row">
+      <p class="note">Change any character, here or in what it says. A changed header or claim is encoded again,
+        which takes no secret: it is only base64url. The signature stays what it was, and does not fit any more.</p>
+      <button id="restore">Restore</button>
+    </div>
+    <div id="parts">
+      <div class="part" data-part="header">
+        <h3><label for="header">Header</label> <small>which algorithm was used</small></h3>
+        <textarea id="header" maxlength="8000" spellcheck="false"></textarea>
+      </div>
+      <div class="part" data-part="payload">
+        <h3><label for="payload">Claims</label> <small>what it says</small></h3>
+        <textarea id="payload" maxlength="8000" spellcheck="false" aria-describedby="times"></textarea>
+        <p class="note" id="times"></p>
+      </div>
+      <div class="part" data-part="signature">
+        <h3>Signature <small>who says it</small></h3>
+        <p id="bytes"></p>
+        <p class="note">HMAC-SHA256 of all that stands before it, with a key that only the server has</p>
+      </div>
+    </div>
+  </section>
+  <section>
+    <h2>What the server checks, one after the other</h2>
+    <p id="verdict" role="status"></p>
+    <ol id="trace" role="list"></ol>
+  </section>
+</main>
+
+<script>
+"use strict";
+// token: the text in the field, as it was issued or as somebody has changed it. part: header, payload or signature.
+// segment: the text of a part. Whatever is shown goes into the page as text, never as HTML.
+const PARTS = ["header", "payload", "signature"];
+const PART_OF = {shape: "", header: "header", algorithm: "header", signature: "signature"};  // of a check; else payload
+const EDIT_MS = 150, TICK_MS = 250, RETRY_MS = 10_000;  // after the last key; of the countdown; after a failed refresh
+const leadSeconds = lifetime => Math.min(30, lifetime / 5);  // how long before its end a token is refreshed
+const NO_COOKIE = "The browser has not kept the refresh token, most likely because its cookie is marked Secure and"
+  + " this page came over plain HTTP, where browsers allow that on localhost at most. Set TLS_CERT and TLS_KEY; on a"
+  + " server that only its own machine can reach, COOKIE_SECURE=off and COOKIE_SAMESITE=Lax will do. Until the access"
+  + " token expires, all else works.";
+
+let issued = "";  // the last access token: in this variable and in no storage, so that a reload forgets it
+let ahead = 0;  // milliseconds by which the server's clock is ahead of ours
+let notBefore = 0;  // milliseconds, by the server's clock: until then no refresh by itself, whatever the clocks say
+let expired = false, edits = 0, traces = 0, queue = Promise.resolve();
+const $ = id => document.getElementById(id);
+const inTurn = task => queue = queue.then(task, task);  // one POST after the other: no refresh overtakes a logout
+const notify = sentence => $("notice").textContent = sentence;
+const light = part => document.body.dataset.lit = part ?? "";
+
+// A token in pieces
+const binary = text => String.fromCharCode(...new TextEncoder().encode(text));  // a character for each byte of UTF-8
+const segmentOf = text => btoa(binary(text)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "");
+const bytesOf = (segment = "") => {  // forgives what the server must not: one token, one spelling
+  try {
+    return Uint8Array.from(atob(segment.replace(/-/g, "+").replace(/_/g, "/")), char => char.charCodeAt(0));
+  } catch { return new Uint8Array(); }
+};
+const textOf = segment => new TextDecoder("utf-8", {ignoreBOM: true}).decode(bytesOf(segment));
+const parsed = json => { try { return Object(JSON.parse(json)); } catch { return {}; } };
+const compact = json => json.replace(/("(?:[^"\\]|\\.)*")|\s+/g, "$1");  // no white space but within strings
+const pretty = json => {  // unless that would show something else than what is signed
+  const text = JSON.stringify(parsed(json), null, 2);
+  return compact(text) === json ? text : json;
+};
+const claimsOf = token => parsed(textOf(token.split(".")[1]));
+
+// What is shown
+function element(name, properties, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+function painted(segment, original = "", part = "") {  // what is not as it was issued gets a mark
+  const letters = Array.from(segment, (letter, at) => letter === original[at] ? letter : element("mark", {}, letter));
+  const span = element("span", {}, ...letters);
+  span.dataset.part = part;
+  return span;
+}
+
+function show(token, edited) {  // in every field but the one that is being edited
+  const segments = token.split("."), originals = issued.split("."), claims = claimsOf(token);
+  const spans = segments.flatMap((segment, i) => [".", painted(segment, originals[i], PARTS[i])]);
+  $("mirror").replaceChildren(...spans.slice(1));
+  $("token").value = token;
+  for (const [i, part] of ["header", "payload"].entries()) {
+    if (edited !== part) $(part).value = pretty(textOf(segments[i]));
+    $(part).rows = $(part).value.split("\n").length;
+  }
+  const times = ["iat", "exp"].filter(name => Number.isFinite(claims[name]));
+  $("times").textContent = times.map(name => `${name}: ${new Date(claims[name] * 1000).toLocaleString()}`).join("\n");
+  $("bytes").textContent = Array.from(bytesOf(segments[2]), byte => byte.toString(16).padStart(2, "0")).join(" ");
+  $("restore").disabled = token === issued;
+}
+
+function edit(token, edited) {
+  show(token, edited);
+  clearTimeout(edits);
+  edits = setTimeout(trace, EDIT_MS);
+}
+
+function happened(request, answer, sentence) {
+  const seen = element("code", {}, `document.cookie = ${JSON.stringify(document.cookie)}`);
+  const what = element("b", {}, `${request} → ${answer.status}`);
+  $("log").prepend(element("li", {}, what, ` ${sentence} This script sees `, seen));  // HttpOnly: not the token
+  while ($("log").children.length > 3) $("log").lastChild.remove();
+}
+
+function row({name, section, demand, ok, found}) {  // ok is null for what was not checked, or not reached
+  const [state, sign] = {true: ["passed", "✓"], false: ["failed", "✗"]}[ok] ?? ["skipped", "–"];
+  const texts = [section, demand, found].map(text => element("span", {}, text));
+  const mark = element("span", {role: "img", ariaLabel: state}, sign);
+  const item = element("li", {className: state}, mark, element("b", {}, name), ...texts);
+  item.dataset.part = PART_OF[name] ?? "payload";
+  return item;
+}
+
+// Talking to the server
+async function ask(method, path, options) {
+  try {
+    const response = await fetch(path, {method, credentials: "same-origin", ...options});
+    const body = parsed(await response.text()), wait = response.headers.get("Retry-After");
+    ahead = Date.parse(response.headers.get("Date")) - Date.now() || ahead;
+    const retry = wait ? `, try again in ${wait} seconds` : "", said = body.message ?? response.statusText;
+    return {status: response.status, body, reason: `${said} (${response.status}${retry})`};
+  } catch { return {status: "no answer", body: {}, reason: "The server does not answer."}; }
+}
+
+async function trace() {
+  const mine = ++traces;
+  const answer = await ask("GET", "/explain", {headers: {Authorization: `Bearer ${binary($("token").value)}`}});
+  if (mine !== traces || !issued) return;  // a later one is on its way
+  const {valid, steps = []} = answer.body, failed = steps.find(step => step.ok === false);
+  $("trace").replaceChildren(...steps.map(row));
+  $("verdict").className = valid ? "passed" : "failed";
+  $("verdict").textContent = valid ? "✓ Good: written by a holder of the key, and in time."
+    : failed ? `✗ Refused at “${failed.name}” (${failed.section}): ${failed.found}.` : `No trace: ${answer.reason}`;
+}
+
+function take(token) {
+  const edited = $("token").value !== issued;  // then that stays in sight, as long as nobody asks for another
+  const {username, iat, exp} = claimsOf(token);
+  issued = token;
+  expired = false;
+  notBefore = Date.now() + ahead + 500 * (exp - iat);  // half its life
+  history.replaceState({signedIn: true}, "");  // no token: only that after a reload a refresh is worth a try
+  document.body.dataset.session = "on";
+  $("who").textContent = `Signed in as ${username}`;
+  show(edited ? $("token").value : token, edited && document.activeElement.id);
+  tick();
+  trace();
+}
+
+function forget(sentence) {
+  issued = "";
+  show("");
+  history.replaceState(null, "");
+  document.body.dataset.session = "off";
+  notify(sentence);
+  $("login").username.focus();
+}
+
+async function login() {
+  const answer = await ask("POST", "/login", {body: new URLSearchParams(new FormData($("login")))});
+  if (answer.status !== 200) return notify(answer.reason);
+  $("login").reset();
+  happened("POST /login", answer, "An access token in the answer, a refresh token in a cookie.");
+  notify("");
+  take(answer.body.accessToken);
+  $("who").focus();
+  if (location.protocol === "http:") await refresh("To try the cookie", NO_COOKIE);
+}
+
+async function refresh(why, refusal) {  // refusal: what to say if it is refused to somebody who has just signed in
+  const answer = await ask("POST", "/refresh");
+  const good = answer.status === 200, refused = [401, 406].includes(answer.status);  // a setting of the server
+  happened("POST /refresh", answer, `${why}: ${good ? "the browser sent the cookie, here is a new access token."
+    : refused ? "there was no cookie, or its session has ended." : answer.reason}`);
+  if (refused && !refusal) return forget("There is no refresh token, or its session has ended: sign in.");
+  notify(good ? "" : refused ? refusal : answer.reason);
+  if (good) take(answer.body.accessToken);
+}
+
+async function logout() {
+  const answer = await ask("POST", "/logout");
+  if (answer.status !== 204) return notify(answer.reason);
+  happened("POST /logout", answer, "The session has ended, and the cookie is deleted.");
+  forget("This page has forgotten the access token. Whoever has a copy can use it until it expires.");
+}
+
+function tick() {
+  if (!issued) return;
+  const {iat, exp} = claimsOf(issued), now = Date.now() + ahead, left = exp - now / 1000;
+  const seconds = Math.max(0, Math.ceil(left));
+  const time = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+  $("countdown").textContent = seconds ? `expires in ${time}` : "has expired";
+  $("left").value = Math.max(0, left / (exp - iat));
+  if ($("automatic").checked && left < leadSeconds(exp - iat) && now >= notBefore) {
+    notBefore = now + RETRY_MS;
+    inTurn(() => issued && refresh("In time, by itself"));
+  }
+  if (!seconds && !expired) trace();
+  expired = !seconds;
+}
+
+// What somebody does
+$("login").onsubmit = event => { event.preventDefault(); inTurn(login); };
+$("resume").onclick = $("refresh").onclick = () => { show(issued); inTurn(() => refresh("By button")); };
+$("logout").onclick = () => inTurn(logout);
+$("restore").onclick = () => edit(issued);
+$("token").oninput = () => edit($("token").value.replace(/[\0- \x7f]/g, ""), "token");  // no header field holds these
+for (const [i, part] of ["header", "payload"].entries()) {
+  $(part).oninput = () => {
+    const segments = $("token").value.split(".");
+    segments[i] = segmentOf(compact($(part).value));
+    edit(segments.join("."), part);
+  };
+}
+document.onpointermove = event => {  // the coloured letters lie beneath the field
+  const under = document.elementsFromPoint(event.clientX, event.clientY).map(each => each.closest("[data-part]"));
+  light(under.find(Boolean)?.dataset.part);
+};
+document.addEventListener("focusin", event => light(event.target.closest("[data-part]")?.dataset.part));
+document.addEventListener("selectionchange", () => {
+  const {id, value, selectionStart} = document.activeElement;
+  if (id === "token") light(PARTS[value.slice(0, selectionStart).split(".").length - 1]);
+});
+setInterval(tick, TICK_MS);
+if (history.state?.signedIn) inTurn(() => refresh("After the reload"));
+</script>
+"""
+
+
+def _digest(tag: str) -> str:
+    """Return how a Content-Security-Policy names the text of the one `tag` of PAGE (CSP Level 3 §2.3.1)."""
+    text = PAGE.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
+    return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+# Nothing runs that is not written above, and nothing is sent to anybody else, whatever might be smuggled in.
+PAGE_POLICY = (
+    f"default-src 'none'; script-src {_digest('script')}; style-src {_digest('style')}; connect-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def asks_for_html(request: Request) -> bool:
+    """Tell whether Accept names text/html, as a browser's does: curl's */* is content with plain text."""
+    for media_range in request.fields.get(b"accept", b"").lower().translate(None, b" \t").split(b","):
+        kind, *parameters = media_range.split(b";")
+        if kind == b"text/html":
+            return not any(re.fullmatch(rb"q=0(\.0*)?", each) for each in parameters)  # RFC 9110 §12.4.2: 0 is no
+    return False
+
+
 # ---- Endpoints -------------------------------------------------------------------------------------------
 # From a Request to a Response, in a few lines each. Know no sockets.
+
+CHALLENGE = 'Bearer realm="minijwt"'  # what belongs into every 401 (RFC 9110 §11.6.1, RFC 6750 §3)
 
 
 class App(NamedTuple):
@@ -1429,7 +1836,7 @@ def unavailable(code: str, message: str) -> Response:
 
 def _unauthorized(app: App, message: str, event: Event) -> Response:
     """The tutorial's 406, or the 401 that RFC 9110 §15.5.2 would have, with the challenge that belongs to it."""
-    challenge = (("WWW-Authenticate", 'Bearer realm="minijwt"'),) if app.settings.unauthorized_status == 401 else ()
+    challenge = (("WWW-Authenticate", CHALLENGE),) if app.settings.unauthorized_status == 401 else ()
     return answer_json(app.settings.unauthorized_status, {"message": message}, *challenge)._replace(events=(event,))
 
 
@@ -1457,8 +1864,11 @@ def _from(app: App, request: Request) -> dict[str, str]:
 
 
 def get_root(app: App, request: Request) -> Response:
-    """GET /: a word for whoever wants to know whether the server runs."""
-    return Response(HTTPStatus.OK, b"server running", "text/plain; charset=utf-8")
+    """GET /: a word for whoever wants to know whether the server runs, the page for whoever wants to learn."""
+    vary = (("Vary", "Accept"),) if app.settings.page else ()
+    if app.settings.page and asks_for_html(request):
+        return Response(HTTPStatus.OK, PAGE.encode("utf-8"), "text/html; charset=utf-8", vary, policy=PAGE_POLICY)
+    return Response(HTTPStatus.OK, b"server running", "text/plain; charset=utf-8", vary)
 
 
 def post_login(app: App, request: Request) -> Response:
@@ -1498,18 +1908,26 @@ def post_logout(app: App, request: Request) -> Response:
     return Response(HTTPStatus.NO_CONTENT, fields=(_cookie(app, "", 0, 0),), events=tuple(events))
 
 
-def get_me(app: App, request: Request) -> Response:
-    """GET /me: the claims of the access token in Authorization (RFC 6750 §2.1)."""
+def _bearer(request: Request) -> str:
+    """Return the token in Authorization (RFC 6750 §2.1); raise HTTPError if there is none."""
     scheme, _, token = request.fields.get(b"authorization", b"").partition(b" ")
-    challenge = 'Bearer realm="minijwt"'
     if scheme.lower() != b"bearer":  # RFC 6750 §3.1: who sends no token is told no more than this
-        raise HTTPError(HTTPStatus.UNAUTHORIZED, "no_token", "Send an access token.", ("WWW-Authenticate", challenge))
+        raise HTTPError(HTTPStatus.UNAUTHORIZED, "no_token", "Send an access token.", ("WWW-Authenticate", CHALLENGE))
+    return token.strip(b" ").decode("latin-1")
+
+
+def get_me(app: App, request: Request) -> Response:
+    """GET /me: the claims of the access token."""
     try:
-        return answer_json(HTTPStatus.OK, app.accounts.whoami(token.strip(b" ").decode("latin-1")))
+        return answer_json(HTTPStatus.OK, app.accounts.whoami(_bearer(request)))
     except minijwt.InvalidTokenError as error:
-        challenge += f', error="invalid_token", error_description="{error.code}"'
-        field = ("WWW-Authenticate", challenge)
+        field = ("WWW-Authenticate", f'{CHALLENGE}, error="invalid_token", error_description="{error.code}"')
         raise HTTPError(HTTPStatus.UNAUTHORIZED, error.code, "The access token is not good.", field) from None
+
+
+def get_explain(app: App, request: Request) -> Response:
+    """GET /explain: how the access token fares, check by check. Good or not, the answer is 200."""
+    return answer_json(HTTPStatus.OK, app.accounts.explain(_bearer(request)))
 
 
 # ---- Routes ----------------------------------------------------------------------------------------------
@@ -1537,7 +1955,9 @@ ROUTES: dict[str, dict[str, Route]] = {
     "/refresh": {"POST": Route(post_refresh, INLINE, WRITE)},
     "/logout": {"POST": Route(post_logout, WRITE, WRITE)},
     "/me": {"GET": Route(get_me)},
+    "/explain": {"GET": Route(get_explain)},
 }
+PAGE_ONLY = "/explain"  # is there while PAGE=on, for our own page: never CORS
 
 
 PREFLIGHT_SECONDS = "600"  # how long a browser may remember what another origin may do
@@ -1551,13 +1971,13 @@ def lane_of(app: App, request: Request) -> str:
     return route.rotating if app.settings.rotate_refresh else route.lane
 
 
-def _find(request: Request) -> Endpoint:
+def _find(app: App, request: Request) -> Endpoint:
     """Return the endpoint for `request`, or the one that answers OPTIONS.
 
     Raises HTTPError 404, or 405 with Allow (RFC 9110 §15.5.6).
     """
     methods = ROUTES.get(request.path) if request.path != "*" else {}
-    if methods is None:
+    if methods is None or (request.path == PAGE_ONLY and not app.settings.page):
         raise HTTPError(HTTPStatus.NOT_FOUND, "not_found", "There is nothing here.")
     route = methods.get("GET" if request.method == "HEAD" else request.method)
     if route is None:
@@ -1576,7 +1996,7 @@ def _check_site(app: App, request: Request) -> None:
     no script can change either. Who sends neither is no browser, and has no cookie that is not its own.
     """
     site, origin = request.fields.get(b"sec-fetch-site"), request.fields.get(b"origin", b"").decode("latin-1")
-    if site is None and origin:
+    if site is None and b"origin" in request.fields:
         scheme, _, authority = origin.partition("://")
         host = request.fields.get(b"host", b"").decode("latin-1").lower()
         hosts = {host, host.removesuffix(":" + DEFAULT_PORTS.get(scheme, ""))} - {""}
@@ -1591,7 +2011,7 @@ def _check_site(app: App, request: Request) -> None:
 
 def admit(app: App, request: Request) -> Endpoint:
     """Return the endpoint for `request`, whose body need not be here yet; raise HTTPError if there will be none."""
-    endpoint = _find(request)
+    endpoint = _find(app, request)
     if request.method == "POST":
         _check_site(app, request)
     return endpoint
@@ -1601,7 +2021,7 @@ def share(app: App, request: Request, response: Response) -> Response:
     """Let a page of an allowed origin read the answer, with the cookie sent along (Fetch §3.3: CORS)."""
     origin = request.fields.get(b"origin", b"").decode("latin-1")
     fields = [("Vary", "Origin")]  # no cache may hand one origin's answer to another
-    if origin in app.settings.allowed_origins:
+    if origin in app.settings.allowed_origins and request.path != PAGE_ONLY:
         fields.append(("Access-Control-Allow-Origin", origin))
         fields.append(("Access-Control-Allow-Credentials", "true"))
         fields.append(("Access-Control-Expose-Headers", "Retry-After, WWW-Authenticate"))
@@ -1671,14 +2091,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def proceed(self) -> bytes:
         """Return the answer to the next request, or b"" if that is not whole yet, or answered later."""
-        head = None
         try:
             request = self.framer.next_request()
             if request is None and (head := self.framer.expecting()) is not None:
                 admit(self.app, head)  # RFC 9110 §10.1.1: nobody is asked to send what will be refused
                 return b"HTTP/1.1 100 Continue\r\n\r\n"
         except HTTPError as error:
-            return self.refuse(error, head)
+            return self.refuse(error)
         response = None if request is None else self.dispatch(request)
         return b"" if request is None or response is None else self.answer(request, response)
 
@@ -1696,13 +2115,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(error)
         return b""
 
-    def refuse(self, error: HTTPError, head: Request | None = None) -> bytes:
-        """Return the answer to bytes that are no whole request, or only its `head`, and close.
-
-        Where the next request would begin, nobody knows.
-        """
+    def refuse(self, error: HTTPError) -> bytes:
+        """Return the answer to bytes that are no whole request. Where the next one would begin, nobody knows: close."""
         self.close_connection = True
-        return self._write(error_response(error), head)
+        return self._write(error_response(error), self.framer.begun())
 
     def _write(self, response: Response, request: Request | None) -> bytes:
         """Return `response`, ready to be sent, and log what is to be logged."""
@@ -2332,6 +2748,8 @@ COOKIE_SAMESITE=Strict
 COOKIE_NAME=__Host-jwt
 # What RFC 9110 would say. A client of the tutorial wants 406.
 UNAUTHORIZED_STATUS=401
+# The page at /, and the trace of what is wrong with a token, are for learning.
+PAGE=off
 """
 
 

@@ -189,7 +189,8 @@ def test_stopping_finishes_what_is_in_flight(monkeypatch):
     with running.connect() as client:
         client.sendall(raw_login("ann", PASSWORD))
         wait_until(lambda: gate.at_once == 1)
-        running.loop.call_soon_threadsafe(running.stopped.set)
+        running.call(running.stopped.set)
+        running.call(lambda: None)  # by now the server has heard of it
         gate.open.set()
         data = b""
         while chunk := client.recv(65_536):

@@ -99,7 +99,7 @@ def test_nothing_is_used_above_its_definition(name):
 @pytest.mark.parametrize("name", FILES)
 def test_the_two_files_stay_small(name):
     lines = (TOP / name).read_text("utf-8").splitlines()
-    assert len(lines) <= {"minijwt.py": 900, "server.py": 2_420}[name]
+    assert len(lines) <= {"minijwt.py": 900, "server.py": 2_840}[name]
     assert max(map(len, lines)) <= 120
 
 
@@ -112,7 +112,7 @@ def test_only_minijwt_touches_hmac_and_only_accounts_touches_minijwt_tokens():
 
 def test_the_makefile_is_short_and_explains_every_target():
     text = (TOP / "Makefile").read_text("utf-8")
-    assert len(text.splitlines()) < 40
+    assert len(text.splitlines()) < 45
     phony = re.search(r"\.PHONY: (.*)", text)[1].split()
     assert (
         set(phony)

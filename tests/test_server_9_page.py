@@ -1,0 +1,267 @@
+"""Page: who gets it, what it may do, and that the trace behind it tells nobody how to sign."""
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+
+import minijwt
+import pytest
+import server
+from serverkit import ACCESS, NOW, Clock, answers, body, build, login, raw, request
+from vectors import KEY, OTHER_KEY, VECTORS, base64url, hmac_sha256, token
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
+HTML, PLAIN = "text/html; charset=utf-8", "text/plain; charset=utf-8"
+ORIGIN = "https://app.example"
+
+
+def get(app, path="/", *lines, method="GET"):
+    """One exchange with the handler: the answer as it is on the wire."""
+    handler = server.handler_for(app)(None, ("127.0.0.1", 1), None)
+    (answer,) = answers(handler.receive(raw(method, path, b"", *lines)), heads_only=1 if method == "HEAD" else 0)
+    return answer
+
+
+def explain(app, text):
+    return server.respond(app, request("GET", "/explain", authorization=f"Bearer {text}"))
+
+
+# ---- who gets the page
+
+ACCEPTS = [
+    (BROWSER, HTML),
+    ("text/html", HTML),
+    ("TEXT/HTML", HTML),
+    ("application/json , text/html ; q=0.1", HTML),
+    ("text/html;level=1;q=0.3", HTML),
+    ("text/html;q=0.001", HTML),
+    ("", PLAIN),
+    ("*/*", PLAIN),
+    ("text/*", PLAIN),
+    ("text/plain", PLAIN),
+    ("application/xhtml+xml", PLAIN),
+    ("text/html;q=0", PLAIN),
+    ("text/html; q=0.000, */*", PLAIN),
+    ("x-text/html", PLAIN),
+    ("text/html-x", PLAIN),
+    (",;,;;", PLAIN),
+]
+
+
+@pytest.mark.parametrize("accept, kind", ACCEPTS)
+def test_only_who_asks_for_html_gets_the_page(accept, kind):
+    answer = get(build(), "/", *([f"Accept: {accept}"] if accept else []))
+    assert (answer.status, answer["Content-Type"], answer["Vary"]) == (200, kind, "Accept")
+    assert (answer.body == b"server running") is (kind == PLAIN)
+
+
+@pytest.mark.parametrize("accept", [BROWSER, "*/*"])
+def test_without_page_the_root_is_plain_and_depends_on_nothing(accept):
+    answer = get(build(page=False), "/", f"Accept: {accept}")
+    assert (answer.status, answer["Content-Type"], answer["Vary"]) == (200, PLAIN, None)
+    assert answer.body == b"server running"
+
+
+@pytest.mark.parametrize("accept", [BROWSER, "*/*"])
+def test_head_has_the_fields_of_get(accept):
+    app, field = build(), f"Accept: {accept}"
+    head, whole = get(app, "/", field, method="HEAD"), get(app, "/", field)
+    assert (head.status, head.fields, head.body) == (200, whole.fields, b"")
+    assert head["Content-Length"] == str(len(whole.body))
+
+
+def test_two_servers_send_the_very_same_page():
+    one = get(build(), "/", f"Accept: {BROWSER}")
+    other = get(build(cookie_name="other", access_ttl=7, unauthorized_status=401), "/", f"Accept: {BROWSER}")
+    assert one.body == other.body == server.PAGE.encode("utf-8"), "nothing is put into it"
+
+
+def test_init_switches_it_off():
+    assert "\nPAGE=off\n" in server.HARDENED
+
+
+# ---- what the page may do
+
+
+def test_the_policy_allows_exactly_the_style_and_script_that_are_sent():
+    answer = get(build(), "/", f"Accept: {BROWSER}")
+    allowed = {}
+    for element in (b"style", b"script"):
+        (text,) = re.findall(b"<%b>(.*?)</%b>" % (element, element), answer.body, re.DOTALL)
+        assert answer.body.count(b"<" + element) == 1
+        allowed[element.decode()] = f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'"
+    (policy,) = [value for name, value in answer.fields if name == "Content-Security-Policy"]
+    assert dict(each.strip().split(" ", 1) for each in policy.split(";")) == {
+        "default-src": "'none'", "script-src": allowed["script"], "style-src": allowed["style"],
+        "connect-src": "'self'", "base-uri": "'none'", "form-action": "'none'", "frame-ancestors": "'none'",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["/", "/me", "/explain", "/login", "/nothing"])
+def test_every_other_answer_may_do_nothing(path):
+    answer = get(build(), path)
+    policies = [value for name, value in answer.fields if name == "Content-Security-Policy"]
+    assert policies == ["default-src 'none'; connect-src 'self'; frame-ancestors 'none'"]
+
+
+class Attributes(HTMLParser):
+    """Collects (element, attribute, value) of a page."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found, self.elements = [], []
+        self.feed(page)
+
+    def handle_starttag(self, element, attributes):
+        self.elements.append(element)
+        self.found += [(element, name, value or "") for name, value in attributes]
+
+
+def test_the_page_loads_nothing_and_has_no_code_in_attributes():
+    page = Attributes(server.PAGE)
+    assert not {"a", "base", "embed", "iframe", "img", "link", "object", "source", "svg", "video"} & {*page.elements}
+    for element, name, _ in page.found:
+        assert name not in {"action", "background", "formaction", "href", "src", "srcset", "style"}, element
+        assert not name.startswith("on"), element
+    assert not re.search(r"""\w://|["'(=]//|@import|url\(|data:|blob:""", server.PAGE)
+
+
+def test_the_script_shows_text_and_keeps_no_token():
+    for danger in ("HTML", "document.write", "eval(", "Function(", "setAttribute", "import(", "Worker", "WebSocket"):
+        assert danger not in server.PAGE.partition("<script>")[2].replace("never as HTML", ""), danger
+    assert not re.search(r"(local|session)Storage|indexedDB|caches|cookieStore", server.PAGE)
+    assert re.findall(r"fetch\((.*?)[,)]", server.PAGE) == ["path"]
+    paths = set(re.findall(r'ask\("\w+", "(.*?)"', server.PAGE))
+    assert paths == {"/login", "/refresh", "/logout", "/explain"} < set(server.ROUTES)
+
+
+def test_the_page_speaks_of_the_steps_and_settings_that_there_are():
+    names = {step["name"] for step in minijwt.explain("")["steps"]}
+    (known,) = re.findall(r"PART_OF = \{(.*?)\}", server.PAGE)
+    assert set(re.findall(r"(\w+): ", known)) <= names and "payload" in names
+    advice = set(re.findall("[A-Z]+_[A-Z]+", re.search(r"const NO_COOKIE = (.*?);\n\n", server.PAGE, re.DOTALL)[1]))
+    assert {"TLS_CERT", "COOKIE_SECURE"} <= advice <= set(server.VARIABLES)
+    assert server.DEMO_USERNAME in server.PAGE and server.DEMO_PASSWORD in server.PAGE
+
+
+def test_every_field_has_a_label_and_every_id_is_there_once():
+    page = Attributes(server.PAGE)
+    ids = [value for _, name, value in page.found if name == "id"]
+    assert len(ids) == len(set(ids))
+    assert {value for _, name, value in page.found if name in ("for", "aria-describedby", "aria-labelledby")} <= {*ids}
+    assert set(re.findall(r'\$\("(.*?)"\)', server.PAGE)) <= {*ids}
+    labelled = {value for _, name, value in page.found if name == "for"}
+    assert labelled == {value for element, name, value in page.found if element == "textarea" and name == "id"}
+
+
+def test_every_colour_is_readable_in_light_and_in_dark():
+    def luminance(color):  # WCAG 2.2, "relative luminance"
+        parts = [each / 255 / 12.92 if each <= 10 else ((each / 255 + 0.055) / 1.055) ** 2.4 for each in color]
+        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), parts))
+
+    def contrast(one, other):
+        low, high = sorted([luminance(one), luminance(other)])
+        return (high + 0.05) / (low + 0.05)
+
+    themes = re.findall(r":root \{(.*?)\}", server.PAGE, re.DOTALL)
+    assert len(themes) == 2
+    for theme in themes:
+        color = {
+            name: [int(digits[at] * 2 if len(digits) == 3 else digits[2 * at : 2 * at + 2], 16) for at in range(3)]
+            for name, digits in re.findall(r"--(\w+): #(\w+)", theme)
+        }
+        grounds = [color["paper"], color["card"]]
+        for hue, share in (("header", 0.14), ("payload", 0.14), ("signature", 0.14), ("bad", 0.12)):
+            assert f"var(--{hue if hue == 'bad' else 'hue'}) {share:.0%}" in server.PAGE
+            grounds.append([share * one + (1 - share) * other for one, other in zip(color[hue], color["card"])])
+        for ground in grounds:
+            for name in ("ink", "faint", "good", "bad"):
+                assert contrast(color[name], ground) >= 4.5, (theme, name)
+        for at, name in enumerate(("header", "payload", "signature")):
+            assert all(contrast(color[name], ground) >= 4.5 for ground in (*grounds[:2], grounds[2 + at])), name
+        assert contrast(color["card"], color["bad"]) >= 4.5, "the mark on a changed letter"
+
+
+# ---- the trace
+
+
+def test_the_trace_is_what_minijwt_says():
+    clock = Clock()
+    app = build(clock)
+    good = body(login(app))["accessToken"]
+    for text in (good, good[:-1], "", "a.b", good.replace(".", ".e30", 1)):
+        answer = explain(app, text)
+        assert (answer.status, body(answer)) == (200, minijwt.explain(text, ACCESS, now=NOW))
+    assert body(explain(app, good))["valid"] is True
+    clock.now += 600
+    (failed,) = [step for step in body(explain(app, good))["steps"] if step["ok"] is False]
+    assert (failed["name"], failed["code"]) == ("exp", "expired")
+
+
+def test_a_token_of_the_old_secret_is_explained_with_that_secret():
+    old, new = b"an old secret of more than 32 bytes", b"a new secret of more than 32 bytes"
+    app = build(access_secrets=(new, old))
+    claims = {"username": "admin", "exp": NOW + 60}
+    for secret, valid in ((new, True), (old, True), (b"somebody else's secret of 32 bytes", False)):
+        text = minijwt.encode(claims, secret)
+        report = body(explain(app, text))
+        assert report["valid"] is valid
+        assert report == minijwt.explain(text, secret if valid else new, now=NOW)
+
+
+def test_the_trace_never_tells_the_signature_that_would_have_been_right():
+    app = build(Clock(2_000_000_000), access_secrets=(KEY.encode(), OTHER_KEY.encode()))
+    tokens = [token('{"exp":1}'), token("[]"), token(header='{"alg":"none"}'), token()[:-1], token() + "A"]
+    tokens += [vector.token for vector in VECTORS if isinstance(vector.token, str) and len(vector.token) < 8_000]
+    for text in tokens:
+        try:
+            answer = explain(app, text)
+        except UnicodeEncodeError:  # no header field holds that
+            continue
+        told = answer.body.decode("ascii").lower()
+        for key in (KEY, OTHER_KEY):
+            right = hmac_sha256(key.encode(), text.rpartition(".")[0].encode())
+            for spelling in (base64url(right), base64.b64encode(right).decode().rstrip("="), right.hex(), key):
+                assert spelling.lower() not in told, text
+
+
+def test_the_trace_is_ascii_whatever_the_token_says():
+    app, claims = build(), '{"username":"\u2028\u202e\U0001f600</script>\x7f"}'
+    answer = explain(app, token(claims, key=ACCESS))
+    assert answer.content_type == "application/json; charset=utf-8"
+    assert re.fullmatch(rb"[ -~]+", answer.body)
+    assert json.loads(answer.body)["claims"] == json.loads(claims)
+    assert body(explain(app, "\xfc\xff.\x80"))["steps"][0]["found"] == "Token must be ASCII"
+
+
+@pytest.mark.parametrize("fields", [{}, {"authorization": "Basic YTpi"}, {"authorization": "eyJ"}])
+def test_without_a_token_it_is_a_401_as_for_me(fields):
+    app = build()
+    me, trace = (server.respond(app, request("GET", path, **fields)) for path in ("/me", "/explain"))
+    assert trace == me and trace.status == 401
+    assert trace.fields == (("WWW-Authenticate", 'Bearer realm="minijwt"'),)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST"])
+def test_without_page_there_is_no_trace(method):
+    answer = get(build(page=False), "/explain", "Authorization: Bearer a.b.c", method=method)
+    assert answer.status == 404 and answer["Allow"] is None
+
+
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+@pytest.mark.parametrize("page", [True, False])
+def test_no_other_origin_may_read_the_trace(method, page):
+    app = build(allowed_origins=(ORIGIN,), page=page)
+    lines = [f"Origin: {ORIGIN}", "Access-Control-Request-Method: GET", "Authorization: Bearer a.b.c"]
+    trace, me = (get(app, path, *lines, method=method) for path in ("/explain", "/me"))
+    assert not [name for name, _ in trace.fields if name.startswith("Access-Control")]
+    assert me["Access-Control-Allow-Origin"] == ORIGIN
+
+
+def test_a_token_too_long_for_a_header_is_not_explained():
+    line = "Authorization: Bearer " + "a" * (server.MAX_LINE_BYTES - 30)
+    assert get(build(), "/explain", line).status == 200
+    answer = get(build(), "/explain", line + "a" * 30)
+    assert (answer.status, answer.json["code"]) == (431, "head_too_large")
