@@ -514,7 +514,15 @@ class Store:
         db.execute("BEGIN")  # one snapshot, since somebody may be making it this moment
         self._is_ours(db)  # before anything is written into it
         db.execute("COMMIT")
-        db.execute("PRAGMA journal_mode=WAL")  # for good; readers and the writer do not wait for each other
+        patience = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                db.execute("PRAGMA journal_mode=WAL")  # for good; readers and the writer do not wait for each other
+                break
+            except sqlite3.OperationalError as error:  # here alone SQLite does not wait until others are through
+                if "locked" not in str(error) or time.monotonic() > patience:
+                    raise
+                time.sleep(0.01)
         with self._transaction() as db:
             if not self._is_ours(db):
                 for statement in SCHEMA.split(";\n"):

@@ -21,6 +21,7 @@ def run(*arguments, seconds=5, cwd=TOP):
     """Return its exit status, what it says (line ends as spaces), and what it complains of."""
     command = [sys.executable, str(TOP / "tests" / "exercise"), *map(str, arguments)]
     environment = {**os.environ, "EXERCISE_SECONDS": str(seconds)}
+    environment.pop("MAKELEVEL", None)  # of `make test`: it is not make that calls here
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, encoding="utf-8")
     return done.returncode, " ".join(done.stdout.split()), done.stderr
 
