@@ -11,9 +11,11 @@ run: ## start the server on http://localhost:8000
 	@$(PYTHON) server.py
 
 test: $(VENV) ## run the tests (makes .venv with pytest if there is no pytest)
-	$(PYTEST) tests
+	$(PYTEST) tests --ignore tests/test_browser.py
 
-prove: $(VENV) ## the long proof: mutants and fuzzing, some minutes
+prove: $(VENV) ## the long proof, some minutes: a real browser, fuzzing, mutants
+	$(PYTEST) tests/test_browser.py
+	HUNDREDS=10 $(PYTEST) tests/test_server_8_sessions.py
 	$(PYTHON) tests/prove/fuzz.py 30
 	PYTHON=$(firstword $(PYTEST)) $(firstword $(PYTEST)) tests/prove/mutants.py
 

@@ -53,6 +53,7 @@ import threading
 import time
 import unicodedata
 import warnings
+from asyncio import sslproto
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -2293,6 +2294,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = self._lost = True
         self._server.connections.discard(self)
+        del self.opening, self._handler.dispatch  # both lead back here: a garbage collector would have to find us
         self._transport.close()  # it is; but Python 3.10 warns unless we have said so to TLS
 
     def data_received(self, data: bytes) -> None:
@@ -2489,6 +2491,8 @@ def tls_context(cert: str, key: str) -> ssl.SSLContext:
     def no_password() -> str:
         raise SettingsError(f"TLS_KEY {key} is locked by a password, and nobody is here to type it: unlock it")
 
+    # Python 3.11 and newer give each connection a buffer of 256 KB; a record has 16 KB at most (RFC 8446 §5.1)
+    sslproto.SSLProtocol.max_size = 16_384
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
     context.options |= ssl.OP_NO_RENEGOTIATION  # each would cost us ten times what it costs the client
