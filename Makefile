@@ -13,10 +13,12 @@ run: ## start the server on http://localhost:8000
 test: $(VENV) ## run the tests (makes .venv with pytest if there is no pytest)
 	$(PYTEST) tests --ignore tests/test_browser.py
 
-prove: $(VENV) ## the long proof, some minutes: a real browser, fuzzing, mutants
+prove: $(VENV) ## the long proof, some minutes: a real browser, fuzzing, load, mutants
 	$(PYTEST) tests/test_browser.py
 	HUNDREDS=10 $(PYTEST) tests/test_server_8_sessions.py
 	$(PYTHON) tests/prove/fuzz.py 30
+	$(PYTHON) tests/prove/wire.py 30000
+	$(PYTHON) tests/prove/fire.py
 	PYTHON=$(firstword $(PYTEST)) $(firstword $(PYTEST)) tests/prove/mutants.py
 
 attacks: ## eighteen attacks, told and performed: a naive twin falls, this server does not
