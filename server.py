@@ -206,6 +206,8 @@ def _one_of(values: dict[str, Any]) -> Callable[[str], Any]:
     return parse
 
 
+_on_off = _one_of({"on": True, "off": False})
+
 # environment variable → the field of Settings, how its text is read
 VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "HOST": ("host", _host),
@@ -219,16 +221,16 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "UNAUTHORIZED_STATUS": ("unauthorized_status", _one_of({"406": 406, "401": 401})),
     "COOKIE_NAME": ("cookie_name", _cookie_name),
     "COOKIE_SAMESITE": ("cookie_samesite", _one_of({"None": "None", "Lax": "Lax", "Strict": "Strict"})),
-    "COOKIE_SECURE": ("cookie_secure", _one_of({"on": True, "off": False})),
+    "COOKIE_SECURE": ("cookie_secure", _on_off),
     "DATABASE": ("database", _path_of_file),
-    "ROTATE_REFRESH": ("rotate_refresh", _one_of({"on": True, "off": False})),
+    "ROTATE_REFRESH": ("rotate_refresh", _on_off),
     "ALLOWED_ORIGINS": ("allowed_origins", _origins),
     "TLS_CERT": ("tls_cert", _path_of_file),
     "TLS_KEY": ("tls_key", _path_of_file),
     "LOGIN_MAX_FAILURES": ("login_max_failures", _count),
     "TRUSTED_PROXIES": ("trusted_proxies", _networks),
-    "PAGE": ("page", _one_of({"on": True, "off": False})),
-    "ACCESS_LOG": ("access_log", _one_of({"on": True, "off": False})),
+    "PAGE": ("page", _on_off),
+    "ACCESS_LOG": ("access_log", _on_off),
 }
 
 # One assignment of a .env file as Node's dotenv reads it: NAME=value or NAME: value, `export`, quotes that may span
@@ -492,6 +494,13 @@ class _Closing(sqlite3.Connection):
             self.close()
 
 
+class _OfThread(threading.local):
+    """What each thread has to itself."""
+
+    db: sqlite3.Connection | None = None
+    read_only = False
+
+
 class Store:
     """The SQLite file at `path`, made with mode 0600 if there is none. Each thread has a connection of its own."""
 
@@ -499,7 +508,7 @@ class Store:
         """Raises StoreError if the file cannot be opened, is no database of ours, or a newer version's."""
         self._path = os.path.abspath(path)
         self._clock = clock
-        self._local = threading.local()
+        self._local = _OfThread()
         try:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # before SQLite, which would make it 0644
             self._prepare()
@@ -542,9 +551,9 @@ class Store:
 
     def _connection(self) -> sqlite3.Connection:
         """Return this thread's connection."""
-        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        db = self._local.db
         if db is None:
-            patience = 0 if getattr(self._local, "read_only", False) else BUSY_SECONDS
+            patience = 0 if self._local.read_only else BUSY_SECONDS
             db = sqlite3.connect(
                 self._path, timeout=patience, isolation_level=None, check_same_thread=False, factory=_Closing
             )
@@ -554,7 +563,7 @@ class Store:
 
     def close(self) -> None:
         """Close this thread's connection; the next verb opens another."""
-        db = self._local.__dict__.pop("db", None)
+        db, self._local.db = self._local.db, None
         if db is not None:
             with suppress(sqlite3.Error):
                 db.close()
@@ -574,8 +583,8 @@ class Store:
 
     def _recover(self) -> None:
         """After an error, begin anew with a new connection, unless a transaction that writes is still whole."""
-        db = self._local.__dict__.get("db")
-        if db is not None and (getattr(self._local, "read_only", False) or not db.in_transaction):
+        db = self._local.db
+        if db is not None and (self._local.read_only or not db.in_transaction):
             self.close()
 
     @contextmanager
@@ -592,7 +601,7 @@ class Store:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Write all or nothing: a transaction, or a savepoint within the one that is open."""
-        if getattr(self._local, "read_only", False):
+        if self._local.read_only:
             raise MustWrite
         db = self._connection()
         nested = db.in_transaction
@@ -701,31 +710,23 @@ class Store:
     def admit(self, key: bytes, now: float, limit: int) -> float:
         """Count an attempt to log in, before it is looked at: return 0 if it may go on, else the seconds to wait.
 
-        One statement decides, so parallel guesses gain nothing. From the attempt number `limit` on, each makes the next
-        one wait: FIRST_WAIT_SECONDS, doubled each time, up to LAST_WAIT_SECONDS.
+        Nobody else writes between its statements, so parallel guesses gain nothing. From the attempt number `limit` on,
+        each makes the next one wait: FIRST_WAIT_SECONDS, doubled each time, up to LAST_WAIT_SECONDS.
         """
         with self._transaction() as db:
-            db.execute("DELETE FROM failure WHERE key = ? AND expires <= ?", (key, now))
-            # A wait longer than the longest comes from a clock that went back: it binds nobody.
-            counted = db.execute(
-                "INSERT INTO failure (key, attempts, next, expires) VALUES (:key, 1, :first, :expires)"
-                " ON CONFLICT (key) DO UPDATE SET attempts = attempts + 1, expires = :expires, next = CASE"
-                " WHEN attempts + 1 < :limit THEN 0"
-                " ELSE :now + min(:longest, :wait * (1 << min(attempts + 1 - :limit, 20))) END"
-                " WHERE next <= :now OR next > :now + :longest",
-                {
-                    "key": key, "now": now, "limit": limit, "wait": FIRST_WAIT_SECONDS, "longest": LAST_WAIT_SECONDS,
-                    "first": now + FIRST_WAIT_SECONDS if limit <= 1 else 0, "expires": now + FORGET_SECONDS,
-                },
-            ).rowcount  # fmt: skip
-            if counted == 1:
-                db.execute(
-                    "DELETE FROM failure WHERE key IN (SELECT key FROM failure WHERE expires <= ? OR"
-                    " (SELECT count(*) FROM failure) > ? ORDER BY expires LIMIT 2)", (now, MAX_FAILURE_ROWS),
-                )  # fmt: skip
-                return 0
-            ((until,),) = db.execute("SELECT next FROM failure WHERE key = ?", (key,)).fetchall()
-            return float(until) - now
+            known = "SELECT attempts, next FROM failure WHERE key = ? AND expires > ?"
+            attempts, until = db.execute(known, (key, now)).fetchone() or (0, 0)
+            if now < until <= now + LAST_WAIT_SECONDS:  # a longer wait is of a clock that went back: it binds nobody
+                return float(until) - now
+            doublings = attempts + 1 - limit
+            wait = min(FIRST_WAIT_SECONDS << min(doublings, 20), LAST_WAIT_SECONDS) if doublings >= 0 else 0
+            counted = (key, attempts + 1, now + wait if wait else 0, now + FORGET_SECONDS)
+            db.execute("REPLACE INTO failure (key, attempts, next, expires) VALUES (?, ?, ?, ?)", counted)
+            db.execute(
+                "DELETE FROM failure WHERE key IN (SELECT key FROM failure WHERE expires <= ? OR"
+                " (SELECT count(*) FROM failure) > ? ORDER BY expires LIMIT 2)", (now, MAX_FAILURE_ROWS),
+            )  # fmt: skip
+            return 0
 
     def forgive(self, key: bytes) -> None:
         """Forget the failures of `key`."""
@@ -755,8 +756,6 @@ class Refused(Exception):
 
 class Session:
     """A refresh token whose signature and time are good."""
-
-    __slots__ = ("claims", "epoch", "expires", "generation", "sid", "username")
 
     def __init__(self, claims: dict[str, Any], token: str) -> None:
         """Raises Refused if `claims`, which `token` spells, are not those of a refresh token."""
@@ -1083,14 +1082,6 @@ def _malformed(code: str, message: str) -> HTTPError:
     return HTTPError(HTTPStatus.BAD_REQUEST, code, message)
 
 
-def _line_too_long() -> HTTPError:
-    return HTTPError(HTTPStatus.REQUEST_URI_TOO_LONG, "line_too_long", "The request line is too long.")
-
-
-def _head_too_large() -> HTTPError:
-    return HTTPError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", "The header is too large.")
-
-
 class Request(NamedTuple):
     """One whole request."""
 
@@ -1125,12 +1116,19 @@ _ABSOLUTE = re.compile(rb"(?i:https?)://(" + _HOST_FIELD.pattern + rb")(/[^?]*)?
 _REQUEST_LINE = re.compile(rb"([%b]+) ([!-~\x80-\xff]+) (HTTP/[0-9]\.[0-9])" % re.escape(_TCHAR))  # RFC 9112 §3
 
 
-def _check_text(head: bytes) -> None:
-    """Raise HTTPError if `head` holds a control character other than its line ends, CR LF."""
+def _head_lines(head: bytes) -> list[bytes]:
+    """Return the lines of `head`, or of its beginning; raise HTTPError for control characters, and for too much."""
     # Take away all that may be there, and only line ends may be left. A bare CR or LF is where two servers
     # disagree about how many requests they see (RFC 9112 §2.2, §11.2).
     if head.translate(None, _FIELD_BYTES) != b"\r\n" * head.count(b"\r\n"):
         raise _malformed("control_character", "A control character, or a line that does not end in CR LF.")
+    lines = head.split(b"\r\n")
+    if len(lines[0]) > MAX_LINE_BYTES:
+        raise HTTPError(HTTPStatus.REQUEST_URI_TOO_LONG, "line_too_long", "The request line is too long.")
+    long = len(head) > MAX_LINE_BYTES and max(map(len, lines)) > MAX_LINE_BYTES
+    if long or len(lines) > MAX_FIELDS + 1 or len(head) > MAX_HEAD_BYTES:
+        raise HTTPError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", "The header is too large.")
+    return lines
 
 
 def _parse_fields(lines: list[bytes]) -> dict[bytes, bytes]:
@@ -1150,13 +1148,13 @@ def _parse_fields(lines: list[bytes]) -> dict[bytes, bytes]:
 
 def _content_length(fields: Mapping[bytes, bytes]) -> int:
     """Return how many bytes the body has (RFC 9112 §6.3); raise HTTPError unless that is beyond doubt."""
-    length = fields.get(b"content-length", b"")
     if b"transfer-encoding" in fields:  # RFC 9112 §6.1: never followed, so never a source of smuggled requests
         if fields[b"transfer-encoding"].lower() == b"chunked" and b"content-length" not in fields:
             raise HTTPError(HTTPStatus.LENGTH_REQUIRED, "length_required", "Send a Content-Length, not chunks.")
         raise _malformed("transfer_encoding", "Transfer-Encoding is not supported.")
     if b"content-length" not in fields:
         return 0
+    length = fields[b"content-length"]
     if b"," in length and len(sizes := {size.strip(b" \t") for size in length.split(b",")}) == 1:
         (length,) = sizes  # RFC 9112 §6.3: the same number, several times over
     length = length.lstrip(b"0") or length[:1]
@@ -1188,10 +1186,9 @@ def _check_host(fields: Mapping[bytes, bytes], version: bytes) -> None:
 
 def _path(target: bytes, method: bytes, fields: dict[bytes, bytes]) -> str:
     """Return the path in a request's target (RFC 9112 §3.2), without its query."""
-    if target[:1] != b"/" and target.lower().startswith((b"http://", b"https://")):  # absolute-form, as to a proxy
-        match = _ABSOLUTE.fullmatch(target)
-        fields[b"host"], target = (match[1], match[2] or b"/") if match else (b"", b"")  # §3.2.2: Host is ignored
-        _check_host(fields if match else {}, b"HTTP/1.0")
+    if target[:1] != b"/" and (match := _ABSOLUTE.fullmatch(target)):  # absolute-form, as to a proxy
+        fields[b"host"], target = match[1], match[2] or b"/"  # §3.2.2: Host is ignored
+        _check_host(fields, b"HTTP/1.1")
     if target[:1] != b"/" and (target, method) != (b"*", b"OPTIONS") and method != b"CONNECT" or b"#" in target:
         raise _malformed("malformed_target", "The target of the request is not a path.")
     return target.partition(b"?")[0].decode("latin-1")
@@ -1216,12 +1213,7 @@ def parse_head(head: bytes, peer: str = "") -> tuple[Request, int]:
 
     Raises HTTPError if it is malformed, too large, or ambiguous about where it ends.
     """
-    _check_text(head)
-    lines = head.split(b"\r\n")
-    if len(lines[0]) > MAX_LINE_BYTES:
-        raise _line_too_long()
-    if len(lines) > MAX_FIELDS + 1 or len(head) > MAX_LINE_BYTES < max(map(len, lines)):
-        raise _head_too_large()
+    lines = _head_lines(head)
     match = _REQUEST_LINE.fullmatch(lines[0])
     if not match:
         raise _malformed("malformed_request_line", "The request line is not of the form METHOD TARGET HTTP/1.1.")
@@ -1242,20 +1234,18 @@ class Framer:
 
     def __init__(self, peer: str = "") -> None:
         self.peer = peer
-        self._buffer = b""
-        self._start = 0  # of what has not been used yet
+        self._buffer = bytearray()  # what has not been used yet; taking from its front does not move the rest
         self._head: tuple[Request, int] | None = None  # parsed, its body not yet here
         self._told = False  # its client has heard that it may go on
 
     def receive(self, data: bytes) -> None:
         """Add `data` to what has arrived."""
-        self._buffer = self._buffer[self._start :] + data
-        self._start = 0
+        self._buffer += data
 
     @property
     def busy(self) -> bool:
         """Whether part of a request is here, and the rest is not."""
-        return self._start < len(self._buffer) or self._head is not None
+        return bool(self._buffer) or self._head is not None
 
     @property
     def in_body(self) -> bool:
@@ -1268,46 +1258,37 @@ class Framer:
         Raises HTTPError if it is malformed; then nothing that follows can be read.
         """
         if self._head is None:
-            while self._buffer.startswith(b"\r\n", self._start):  # RFC 9112 §2.2: empty lines before it are forgiven
-                self._start += 2
-            if self._start == len(self._buffer):
+            while self._buffer.startswith(b"\r\n"):  # RFC 9112 §2.2: empty lines before it are forgiven
+                del self._buffer[:2]
+            if not self._buffer:
                 return None
-            end = self._buffer.find(b"\r\n\r\n", self._start, self._start + MAX_HEAD_BYTES + 4)
-            if end < 0:
-                self._check_beginning(self._buffer[self._start : self._start + MAX_HEAD_BYTES + 4])
+            end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES + 4)
+            if end < 0:  # what cannot become a request is refused now; the end of it may be half of the head's end
+                _head_lines(bytes(self._buffer[: MAX_HEAD_BYTES + 4]).removesuffix(b"\r").removesuffix(b"\r\n"))
                 return None
-            self._head = parse_head(self._buffer[self._start : end], self.peer)
-            self._start = end + 4
+            self._head = parse_head(bytes(self._buffer[:end]), self.peer)
+            del self._buffer[: end + 4]
             self._told = False
         request, length = self._head
-        if len(self._buffer) - self._start < length:
+        if len(self._buffer) < length:
             return None
-        body = self._buffer[self._start : self._start + length]
-        self._start += length
         self._head = None
-        return request._replace(body=body) if length else request
+        if length:
+            request = request._replace(body=bytes(self._buffer[:length]))
+            del self._buffer[:length]
+        return request
 
     def expecting(self) -> Request | None:
         """Return, once, the head of a request whose client waits for a word before it sends the body."""
-        if self._head is None or self._told or self._start < len(self._buffer):
+        if self._head is None or self._told or self._buffer:
             return None
         self._told, (head, _) = True, self._head
         return head if b"expect" in head.fields and head.version != b"HTTP/1.0" else None
 
     def begun(self) -> Request | None:
         """Return what is known of a request that is not whole: its head, or no more than that it is a HEAD."""
-        bodiless = self._buffer.startswith(b"HEAD ", self._start)  # RFC 9110 §9.3.2: and so is every answer to it
+        bodiless = self._buffer.startswith(b"HEAD ")  # RFC 9110 §9.3.2: and so is every answer to it
         return self._head[0] if self._head else Request("HEAD", "unknown", {}, peer=self.peer) if bodiless else None
-
-    @staticmethod
-    def _check_beginning(head: bytes) -> None:
-        """Refuse what cannot become a request any more, without waiting for its end."""
-        text = head[:-1] if head.endswith(b"\r") else head  # which may be half a line end
-        _check_text(text)
-        if len(text) > MAX_LINE_BYTES and b"\r\n" not in text:
-            raise _line_too_long()
-        if not b"\r\n\r\n".startswith(head[MAX_HEAD_BYTES:]):  # beyond the limit, only the end of the head may lie
-            raise _head_too_large()
 
     def end(self) -> None:
         """Raise HTTPError if the bytes ended in the middle of a request: a short body is never acted upon."""

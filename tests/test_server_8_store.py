@@ -186,7 +186,7 @@ def torn(kind, state):
     """An error ends the transaction, as a full disk may: SQLite has rolled back by itself."""
 
     def before(connection, statement):
-        if state["on"] and statement.startswith(("UPDATE session", "INSERT INTO session", "INSERT INTO failure")):
+        if state["on"] and statement.startswith(("UPDATE session", "INSERT INTO session", "REPLACE INTO failure")):
             if connection.in_transaction:
                 connection.raw("ROLLBACK")
             raise sqlite3.OperationalError("database or disk is full")
