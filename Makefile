@@ -13,6 +13,9 @@ run: ## start the server on http://localhost:8000
 test: $(VENV) ## run the tests (makes .venv with pytest if there is no pytest)
 	$(PYTEST) tests --ignore tests/test_browser.py
 
+test-all: ## run the tests on every Python from 3.9 on that is installed
+	@$(PYTHON) tests/pythons.py
+
 prove: $(VENV) ## the long proof, some minutes: a real browser, fuzzing, load, mutants
 	$(PYTEST) tests/test_browser.py
 	HUNDREDS=10 $(PYTEST) tests/test_server_8_sessions.py
@@ -30,6 +33,9 @@ exercise: ## build your own minijwt, stage by stage: make exercise MINE=path/to/
 bench: ## measure against the bare HMAC, PyJWT, uvicorn, Express …; writes dist/bench.md
 	$(PYTHON) tests/bench
 
+dist: ## make one file that has everything, dist/minijwt.pyz, and dist/SHA256SUMS
+	@$(PYTHON) tests/dist.py
+
 screenshot: ## take pictures of the page at /, in dist/ (with Debian's chromium and chromium-driver)
 	$(PYTHON) tests/screenshot.py
 
@@ -41,4 +47,4 @@ $(VENV):
 	@$(PYTHON) -c 'import pytest' 2>/dev/null || { $(PYTHON) -m venv $(VENV) && $(VENV)/bin/pip install -q pytest; } \
 	|| { rm -rf $(VENV); echo "make: there is no pytest, and $(VENV) could not be made" >&2; exit 1; }
 
-.PHONY: help run test prove attacks exercise bench screenshot clean
+.PHONY: help run test test-all prove attacks exercise bench dist screenshot clean

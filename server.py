@@ -39,6 +39,8 @@ import json
 import logging
 import math
 import os
+import pkgutil
+import platform
 import queue
 import re
 import resource
@@ -68,6 +70,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 import minijwt
 
 logger = logging.getLogger("minijwt")
+
+# What we are called: server.py, or minijwt.pyz, which holds both files.
+PROGRAM = os.path.basename(__file__ if os.path.isfile(__file__) else os.path.dirname(__file__))
 
 RELEASED = 1_795_392_000  # 2026-11-23, seconds since 1970: a clock that is earlier is wrong
 DEMO_USERNAME, DEMO_PASSWORD = "admin", "admin123"  # the tutorial's user, known to everybody
@@ -112,6 +117,8 @@ class Settings(NamedTuple):
     access_log: bool = False
     random_secrets: bool = False  # nobody gave any: they last as long as this run
     exposed_file: str = ""  # a .env that other users of the machine can read
+    given: Mapping[str, str] = {}  # what the operator has set, as it was spelled; of secrets only their lengths
+    unknown: tuple[str, ...] = ()  # what .env sets and we do not know
 
     def __repr__(self) -> str:
         return f"<Settings {self.host}:{self.port}>"  # never the secrets: what can be logged will be
@@ -153,7 +160,7 @@ def _duration(text: str) -> int:
 
 def _secret(text: str) -> bytes:
     if not text:
-        raise ValueError("is empty; `python3 minijwt.py keygen` prints a good one")
+        raise ValueError(f"is empty; `python3 {PROGRAM} token keygen` prints a good one")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", minijwt.InsecureKeyLengthWarning)  # a matter of `risks`, below
@@ -314,13 +321,16 @@ def read_settings(environ: Mapping[str, str], dotenv: str = ".env") -> Settings:
     """
     from_file, exposed = _read_dotenv(dotenv)
     given = {**from_file, **environ}
-    values: dict[str, Any] = {"exposed_file": dotenv if exposed else ""}
+    told: dict[str, str] = {}
+    values: dict[str, Any] = {"exposed_file": dotenv if exposed else "", "given": told}
+    values["unknown"] = tuple(name for name in from_file if name not in VARIABLES)
     for variable, (field, parse) in VARIABLES.items():
         if variable in given:
             try:
                 value = parse(given[variable])
             except ValueError as error:
                 raise SettingsError(f"{variable} {error}") from None
+            told[variable] = f"{len(value)} bytes" if parse is _secret else given[variable]
             values[field] = (*values.get(field, ()), value) if parse is _secret else value
     names = [name for name in VARIABLES if "_SECRET" in name and name in given]
     if not names:
@@ -339,7 +349,7 @@ def risks(settings: Settings, any_user: bool) -> list[str]:
     """Return a sentence for each thing that is handy for learning and dangerous in the open."""
     found = []
     if not any_user:
-        found.append(f"the only user is the demo user {DEMO_USERNAME}, whose password is public: `server.py user add`")
+        found.append(f"the only user is the demo user {DEMO_USERNAME}, whose password is public: `{PROGRAM} user add`")
     if settings.random_secrets:
         found.append("ACCESS_TOKEN_SECRET and REFRESH_TOKEN_SECRET are random: a restart logs everybody out")
     for variable, secrets in (
@@ -2709,7 +2719,7 @@ def _user_command(arguments: argparse.Namespace) -> int:
     """user add|passwd|remove|list|logout: what the running server sees at once."""
     settings = read_settings(os.environ)
     if not settings.database:
-        raise SettingsError("no secrets and no DATABASE are set, so users would not last: `server.py init` first")
+        raise SettingsError(f"no secrets and no DATABASE are set, so users would not last: `{PROGRAM} init` first")
     store = Store(settings.database)
     accounts, name = Accounts(settings, store), getattr(arguments, "name", "")
     if arguments.action == "list":
@@ -2754,7 +2764,7 @@ def _init_command(arguments: argparse.Namespace) -> int:
             file.write(HARDENED.format(**secrets))
     except FileExistsError:
         raise SettingsError(".env exists already, and is left as it is") from None
-    print("Wrote .env, for you alone to read. Next: python3 server.py user add NAME")
+    print(f"Wrote .env, for you alone to read. Next: python3 {PROGRAM} user add NAME")
     return 0
 
 
@@ -2769,13 +2779,17 @@ def _serve_command(arguments: argparse.Namespace) -> int:
     log = Log(sys.stderr)
     try:
         store = Store(settings.database or os.path.join(directory, "minijwt.db"))
-        for risk in check_exposure(settings, bool(store.names())):
-            print(f"server.py: warning: {risk}", file=sys.stderr)
+        unknown = [f".env sets {name}, which is no setting of this server" for name in settings.unknown]
+        for risk in unknown + check_exposure(settings, bool(store.names())):
+            print(f"{PROGRAM}: warning: {risk}", file=sys.stderr)
         sockets = listen(settings.host, settings.port)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"{'https' if tls else 'http'}://{host}:{sockets[0].getsockname()[1]}"
         server = Server(build(settings, store, log=log), sockets, tls=tls, capacity=capacity())
-        log(Event("start", {"version": minijwt.__version__, "url": url}))
+        libraries = {"sqlite": sqlite3.sqlite_version, "openssl": ssl.OPENSSL_VERSION}
+        python = platform.python_version()
+        log(Event("start", {"version": minijwt.__version__, "url": url, "python": python, **libraries}))
+        log(Event("settings", settings.given or {"all": "default"}))
         asyncio.run(_serve_until_signalled(server, f"Server active on {url}!"))
         log(Event("stop", {}))
     finally:
@@ -2785,16 +2799,89 @@ def _serve_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _version_command(arguments: argparse.Namespace) -> int:
+    """--version: with the digests of our sources, as sha256sum prints them."""
+    print(f"minijwt {minijwt.__version__}")
+    for name in ("minijwt.py", "server.py"):
+        source = pkgutil.get_data("minijwt", name) or b""
+        print(f"{hashlib.sha256(source).hexdigest()}  {name}")
+    return 0
+
+
+# A token, its key, and a moment at which it is good (RFC 7515 A.1); passwords as we store them (RFC 7914 §12 and §11)
+RFC_TOKEN = (
+    "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNv"
+    "bS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+)
+RFC_KEY = b"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"
+RFC_NOW = 1_300_819_379
+RFC_PASSWORDS = {"scrypt": "pleaseletmein", "pbkdf2": "Password"}
+RFC_STORED = {
+    "scrypt": "16384$8$1$536f6469756d43686c6f72696465$7023bdcb3afd7348461c06cd81fd38ebfda8fbba904f8e3ea9b543f6545da1f2",
+    "pbkdf2": "80000$4e61436c$4ddcd8f60b98be21830cee5ef22701f9641a4418d04c0414aeff08876b34ab56",
+}
+
+
+def _proofs(database: str) -> Iterator[tuple[str, Callable[[], bool]]]:
+    """Yield what selftest shows: a sentence, and what must be true. Each stands on the one before it."""
+    settings = Settings((os.urandom(32),), (os.urandom(32),), rotate_refresh=True)
+    cookie = ""
+
+    def post(path: str, body: str = "") -> int:
+        """Return the status of the answer; the cookie that it may set goes with the next request."""
+        nonlocal cookie
+        fields = {b"content-type": b"application/x-www-form-urlencoded", b"cookie": cookie.encode()}
+        answer = respond(build(settings, Store(database)), Request("POST", path, fields, body.encode()))
+        cookie = dict(answer.fields).get("Set-Cookie", cookie).partition(";")[0]
+        return answer.status
+
+    def login() -> bool:
+        Accounts(settings, Store(database)).add_user("ann", "correct horse")
+        return post("/login", "username=ann&password=correct+horse") == 200
+
+    def tamper() -> bool:
+        nonlocal cookie
+        cookie = cookie[:-9] + ("A" if cookie[-9] != "A" else "B") + cookie[-8:]
+        return post("/refresh") == 406
+
+    key = minijwt.base64url_decode(RFC_KEY)
+    yield "HMAC-SHA256: the token of RFC 7515", lambda: bool(minijwt.explain(RFC_TOKEN, key, now=RFC_NOW)["valid"])
+    stored = f"{COST.scheme}${RFC_STORED[COST.scheme]}"
+    yield f"{COST.scheme}: the password of RFC 7914", lambda: check_password(RFC_PASSWORDS[COST.scheme], stored)
+    yield f"SQLite {sqlite3.sqlite_version}: a user is kept, and logs in", login
+    yield "the refresh token is good for another", lambda: post("/refresh") == 200
+    yield "the same, with one letter of its signature changed, is refused", tamper
+
+
+def _selftest_command(arguments: argparse.Namespace) -> int:
+    """selftest: five lines; needs no port and no setting, and leaves nothing behind."""
+    status = 0
+    with tempfile.TemporaryDirectory(prefix="minijwt-") as directory:
+        for sentence, holds in _proofs(os.path.join(directory, "minijwt.db")):
+            try:
+                good = holds()
+            except Exception:
+                logger.exception(sentence)
+                good = False
+            print(f"{'ok' if good else 'FAILED':8}{sentence}", flush=True)
+            status = status if good else 1
+    return status
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="server.py",
+        prog=PROGRAM,
         description="A login server: JWT access tokens, refresh tokens in an HttpOnly cookie.",
         epilog="Settings come from the environment and from .env: " + ", ".join(VARIABLES) + ".",
     )
-    parser.add_argument("--version", action="version", version=f"minijwt {minijwt.__version__}")
+    parser.add_argument("--version", action="store_const", dest="run", const=_version_command,
+                        help="show the version, and the SHA-256 of both files")  # fmt: skip
     parser.set_defaults(run=_serve_command)
     commands = parser.add_subparsers(title="commands", metavar="[COMMAND]", description="without one, it serves")
     commands.add_parser("init", help="write a .env with fresh secrets").set_defaults(run=_init_command)
+    text = "show that all a login needs works here, as the RFCs have it"
+    commands.add_parser("selftest", help=text).set_defaults(run=_selftest_command)
+    commands.add_parser("token", help="encode, decode, explain, keygen: what minijwt.py does")
     user = commands.add_parser("user", help="add, passwd, remove, list, logout")
     user.set_defaults(run=_user_command)
     actions = user.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -2815,14 +2902,17 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status: 0 all is well, 2 something is wrong and was said in a sentence."""
     warnings.simplefilter("ignore", minijwt.InsecureKeyLengthWarning)  # once is enough, and `risks` says it
     logging.basicConfig(format="%(levelname)s: %(message)s")
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["token"]:
+        return minijwt.main(argv[1:])
     arguments = _parser().parse_args(argv)
     try:
         status: int = arguments.run(arguments)
         return status
     except (SettingsError, StoreError, ValueError) as error:
-        print(f"server.py: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
     except sqlite3.Error as error:
-        print(f"server.py: the database does not answer: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: the database does not answer: {error}", file=sys.stderr)
     return 2
 
 

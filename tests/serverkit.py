@@ -174,6 +174,37 @@ class Process:
         self.stop()
 
 
+IN_A_NAMESPACE = """
+import fcntl, socket, struct, sys, tempfile
+sys.path[:0], program = sys.argv[1:3], sys.argv[3:]
+from serverkit import RAW_LOGIN, Process, answers, raw
+with socket.socket() as any_socket:  # loopback is down in a new namespace: SIOCSIFFLAGS, IFF_UP | IFF_RUNNING
+    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 0x41))
+assert [name for _, name in socket.if_nameindex()] == ["lo"]
+with tempfile.TemporaryDirectory() as directory, Process(directory, program[:-1], program[-1]) as process:
+    (login,) = answers(process.exchange(RAW_LOGIN))
+    cookie = "Cookie: " + login["Set-Cookie"].partition(";")[0]
+    (refresh,) = answers(process.exchange(raw("POST", "/refresh", b"", cookie)))
+    status, _, errors = process.stop()
+print(login.status, refresh.status, status, errors.count("Traceback"))
+"""
+
+
+def served_without_a_network(*program):
+    """See a login and a refresh in a network namespace that holds nothing but loopback: a look-up, or a packet to
+    elsewhere, would fail. `program` is the command, an interpreter and a file."""
+    namespace = ["unshare", "--user", "--map-root-user", "--net"]
+    try:
+        subprocess.run([*namespace, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        import pytest  # only here: this module also serves programs that run without it
+
+        pytest.skip("this machine allows no network namespaces")
+    command = [*namespace, sys.executable, "-c", IN_A_NAMESPACE, str(TOP / "tests"), str(TOP), *map(str, program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.stdout.split() == ["200", "200", "0", "0"], done.stderr
+
+
 class Running:
     """The server on an event loop in a thread; signals are left to the process tests."""
 

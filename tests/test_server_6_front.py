@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 import server
-from serverkit import FORM, LOGIN, RAW_LOGIN, TOP, Process, Running, answers, build, raw, read_all, wait_until
+from serverkit import FORM, LOGIN, RAW_LOGIN, TOP, Process, Running, answers, build, raw, read_all
+from serverkit import served_without_a_network, wait_until
 
 PEM = str(Path(__file__).with_name("localhost.pem"))  # a certificate for localhost that nobody trusts, and its key
 OTHER_KEY = """-----BEGIN EC PRIVATE KEY-----
@@ -378,31 +379,5 @@ def test_the_access_log_is_off_unless_it_is_switched_on():
 
 # ---- No network
 
-IN_A_NAMESPACE = """
-import fcntl, socket, struct, sys, tempfile
-sys.path[:0] = sys.argv[1:]
-from serverkit import RAW_LOGIN, Process, answers, raw
-with socket.socket() as any_socket:  # loopback is down in a new namespace: SIOCSIFFLAGS, IFF_UP | IFF_RUNNING
-    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 0x41))
-assert [name for _, name in socket.if_nameindex()] == ["lo"]
-with tempfile.TemporaryDirectory() as directory, Process(directory) as process:
-    (login,) = answers(process.exchange(RAW_LOGIN))
-    cookie = "Cookie: " + login["Set-Cookie"].partition(";")[0]
-    (refresh,) = answers(process.exchange(raw("POST", "/refresh", b"", cookie)))
-    status, _, errors = process.stop()
-print(login.status, refresh.status, status, errors.count("Traceback"))
-"""
-
-
 def test_it_serves_where_there_is_no_network_at_all():
-    """In a network namespace that holds nothing but loopback: a look-up or a packet to elsewhere would fail."""
-    namespace = ["unshare", "--user", "--map-root-user", "--net"]
-    try:
-        subprocess.run([*namespace, "true"], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("this machine allows no network namespaces")
-    paths = [os.path.join(TOP, "tests"), str(TOP)]
-    done = subprocess.run(
-        [*namespace, sys.executable, "-c", IN_A_NAMESPACE, *paths], capture_output=True, text=True, timeout=30
-    )
-    assert done.stdout.split() == ["200", "200", "0", "0"], done.stderr
+    served_without_a_network(sys.executable, TOP / "server.py")

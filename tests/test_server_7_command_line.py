@@ -32,7 +32,8 @@ def test_it_greets_warns_serves_and_ends_in_order(tmp_path):
     warnings = [line for line in err.splitlines() if line.startswith("server.py: warning: ")]
     assert len(warnings) == 2 and "demo user" in err and "random" in err
     log = [line.split(" ")[1:3] for line in err.splitlines() if line not in warnings]
-    assert log == [["start", f"version={minijwt.__version__}"], ["login", "result=ok"], ["stop"]]
+    start = ["start", f"version={minijwt.__version__}"]
+    assert log == [start, ["settings", "PORT=0"], ["login", "result=ok"], ["stop"]]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -104,8 +105,22 @@ def test_a_port_in_use_is_one_sentence_and_status_2(tmp_path):
 def test_help_names_every_variable(tmp_path):
     done = run(tmp_path, "--help")
     assert done.returncode == 0 and all(name in done.stdout for name in server.VARIABLES)
-    assert run(tmp_path, "--version").stdout == f"minijwt {minijwt.__version__}\n"
     assert run(tmp_path, "--nonsense").returncode == 2
+
+
+def test_it_tells_what_is_set_and_what_it_does_not_know_and_no_secret(tmp_path):
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("ACCESS_TOKEN_TLL=5m\nREFRESH_TOKEN_TTL=2d\n", "ascii")
+    dotenv.chmod(0o600)
+    with Process(tmp_path, ALLOWED_ORIGINS="https://app.example", **SECRETS) as process:
+        lines = process.stop()[2].splitlines()
+    warned = "server.py: warning: .env sets ACCESS_TOKEN_TLL, which is no setting of this server"
+    assert warned in lines
+    (start,) = [line for line in lines if " start " in line]
+    assert all(f" {name}=" in start for name in ("version", "url", "python", "sqlite", "openssl"))
+    (settings,) = [line for line in lines if " settings " in line]
+    for part in ('ACCESS_TOKEN_SECRET="40 bytes"', "REFRESH_TOKEN_TTL=2d", "ALLOWED_ORIGINS=https://app.example"):
+        assert f" {part.replace('40', str(len(ACCESS)))}" in settings
 
 
 def test_the_log_holds_no_secret_and_no_token(tmp_path):

@@ -161,8 +161,9 @@ def test_nothing_that_is_logged_is_a_secret(tmp_path):
     for secret in secrets + tokens + [part for token in tokens for part in token.split(".")[1:]]:
         assert secret not in err and secret not in out
     names = [line.split(" ")[1:3] for line in err.splitlines() if not line.startswith("server.py: warning")]
-    assert [" ".join(each[: 2 if each[0] != "start" else 1]) for each in names] == [
+    assert [" ".join(each[: 2 if each[0] not in ("start", "settings") else 1]) for each in names] == [
         "start",
+        "settings",
         "login result=ok",
         "login result=wrong_credentials",
         "login result=wrong_credentials",

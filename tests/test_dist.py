@@ -1,0 +1,141 @@
+"""One file that has everything: the same bytes wherever it is made, and all that the two files can do."""
+
+import hashlib
+import hmac
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+
+import dist
+import minijwt
+import pytest
+import pythons
+import server
+from serverkit import RAW_LOGIN, TOP, Process, answers, served_without_a_network
+
+ISOLATED = (sys.executable, "-I")
+
+
+@pytest.fixture(scope="module")
+def pyz(tmp_path_factory):
+    """minijwt.pyz in a folder where other programs have left modules of their own."""
+    folder = tmp_path_factory.mktemp("dist")
+    dist.main(folder)
+    for name in ("hmac.py", "minijwt.py", "server.py"):
+        (folder / name).write_text("raise SystemExit('this is not the one')\n")
+    return folder / "minijwt.pyz"
+
+
+def run(pyz, *arguments, stdin="", **environment):
+    command = [*ISOLATED, str(pyz), *arguments]
+    options = {"cwd": pyz.parent, "capture_output": True, "text": True, "timeout": 20}
+    return subprocess.run(command, input=stdin, env={"PATH": "/usr/bin:/bin", **environment}, **options)
+
+
+def built(folder, python, mask, **environment):
+    """Build a copy of the sources, made just now in `folder`; return all that was made."""
+    for name in ("minijwt.py", "server.py", "tests/dist.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(TOP / name, folder / name)
+    command = f'umask {mask} && exec "{python}" tests/dist.py'
+    environment = {**os.environ, **environment}
+    subprocess.run(["sh", "-c", command], cwd=folder, env=environment, check=True, capture_output=True)
+    return [(folder / "dist" / name).read_bytes() for name in ("minijwt.pyz", "SHA256SUMS")]
+
+
+def test_the_same_sources_make_the_same_bytes_in_every_folder_zone_and_umask(tmp_path):
+    first = built(tmp_path / "a", sys.executable, "022", TZ="UTC", SOURCE_DATE_EPOCH="1")
+    second = built(tmp_path / "a longer name" / "b", sys.executable, "077", TZ="Asia/Kathmandu", LC_ALL="C")
+    assert first == second
+    assert first[1].decode() == f"{hashlib.sha256(first[0]).hexdigest()}  minijwt.pyz\n"
+
+
+def test_and_with_the_oldest_and_the_newest_python(tmp_path):
+    others = [file for file in pythons.interpreters().values() if str(file) != sys.executable]
+    if not others:
+        pytest.skip("no other Python from 3.9 on is installed")
+    made = [built(tmp_path / str(number), file, "022") for number, file in enumerate([others[0], others[-1]])]
+    assert made == [built(tmp_path / "mine", sys.executable, "022")] * 2
+
+
+def test_the_sources_lie_in_it_as_they_are(pyz):
+    data = pyz.read_bytes()
+    assert all((TOP / name).read_bytes() in data for name in ("minijwt.py", "server.py"))
+
+
+def test_it_serves_in_isolated_mode_whatever_lies_next_to_it(pyz, tmp_path):
+    with Process(pyz.parent, ISOLATED, pyz) as process:
+        (login,) = answers(process.exchange(RAW_LOGIN))
+        status, _, errors = process.stop()
+    assert (login.status, status) == (200, 0) and "minijwt.pyz: warning" in errors
+
+
+def test_it_serves_where_there_is_no_network_at_all(pyz):
+    served_without_a_network(*ISOLATED, pyz)
+
+
+def test_it_passes_its_selftest(pyz):
+    done = run(pyz, "selftest")
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.count("ok  ") == 5
+
+
+def test_it_says_what_it_is_made_of(pyz):
+    lines = [f"minijwt {minijwt.__version__}"]
+    for name in ("minijwt.py", "server.py"):
+        lines.append(f"{hashlib.sha256((TOP / name).read_bytes()).hexdigest()}  {name}")
+    assert run(pyz, "--version").stdout.splitlines() == lines
+
+
+def test_it_has_every_command_and_calls_itself_by_its_name(pyz):
+    assert "minijwt.pyz user add NAME" in run(pyz, "init").stdout
+    assert run(pyz, "user", "add", "ann", stdin="correct horse\n").returncode == 0
+    assert run(pyz, "user", "list").stdout == "ann\n"
+    assert run(pyz, "init").stderr.startswith("minijwt.pyz: .env exists")
+    key = run(pyz, "token", "keygen").stdout.strip()
+    token = run(pyz, "token", "encode", '{"a": 1}', MINIJWT_KEY=key).stdout.strip()
+    assert minijwt.decode(token, key) == {"a": 1}
+    assert run(pyz, "token", "decode", token, MINIJWT_KEY=key[::-1]).returncode == 1
+
+
+def test_a_python_that_is_too_old_hears_so(pyz, tmp_path):
+    main = dist.MAIN.replace(b"(3, 9)", b"(99, 9)")
+    (tmp_path / "main.py").write_bytes(main)
+    done = subprocess.run([*ISOLATED, str(tmp_path / "main.py")], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("minijwt.pyz needs Python ")
+
+
+# ---- selftest: a Python that lacks something, or has it wrong, is found out
+
+digest = hmac.digest
+TAMPERED = "the same, with one letter"
+BROKEN = [
+    (hmac, "digest", lambda *arguments: digest(*arguments)[::-1], ["HMAC-SHA256"]),
+    (hmac, "digest", lambda key, text, name: digest(key, text, "sha512")[:32], ["HMAC-SHA256"]),
+    (hmac, "compare_digest", lambda a, b: True, [TAMPERED]),
+    (hashlib, "scrypt", lambda *arguments, **options: bytes(32), ["scrypt"]),
+    (hashlib, "pbkdf2_hmac", lambda *arguments: bytes(32), ["pbkdf2"]),
+    (sqlite3, "connect", lambda *arguments, **options: 1 / 0, ["SQLite", "the refresh token", TAMPERED]),
+]
+
+
+@pytest.mark.parametrize("module, name, broken, failing", BROKEN)
+def test_what_is_broken_fails_the_selftest(module, name, broken, failing, monkeypatch, capsys):
+    monkeypatch.setattr(module, name, broken, raising=False)
+    if failing == ["pbkdf2"]:
+        monkeypatch.setattr(server, "COST", server.PBKDF2)
+    status = server.main(["selftest"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5 and all(line.startswith(("ok ", "FAILED ")) for line in lines)
+    failed = [line[8:] for line in lines if line.startswith("FAILED")]
+    assert len(failed) == len(failing) and all(map(str.startswith, failed, failing))
+    assert status == 1
+
+
+def test_the_selftest_leaves_nothing_behind(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert server.main(["selftest"]) == 0
+    assert [line[:3] for line in capsys.readouterr().out.splitlines()] == ["ok "] * 5
+    assert list(tmp_path.iterdir()) == []
