@@ -537,7 +537,7 @@ class Store:
         patience = time.monotonic() + BUSY_SECONDS
         while True:
             try:
-                db.execute("PRAGMA journal_mode=WAL")  # for good; readers and the writer do not wait for each other
+                db.execute("PRAGMA journal_mode=WAL").fetchall()  # readers and the writer do not wait for each other
                 break
             except sqlite3.OperationalError as error:  # here alone SQLite does not wait until others are through
                 if "locked" not in str(error) or time.monotonic() > patience:
@@ -550,9 +550,9 @@ class Store:
 
     def _is_ours(self, db: sqlite3.Connection) -> bool:
         """Return False for an empty file; raise StoreError for somebody else's."""
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        (identity,) = db.execute("PRAGMA application_id").fetchone()
-        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        ((version,),) = db.execute("PRAGMA user_version").fetchall()
+        ((identity,),) = db.execute("PRAGMA application_id").fetchall()
+        ((tables,),) = db.execute("SELECT count(*) FROM sqlite_master").fetchall()
         if tables and identity != APPLICATION_ID:
             raise StoreError(f"{self._path} is another program's database")
         if tables and version != SCHEMA_VERSION:
@@ -725,7 +725,7 @@ class Store:
         """
         with self._transaction() as db:
             known = "SELECT attempts, next FROM failure WHERE key = ? AND expires > ?"
-            attempts, until = db.execute(known, (key, now)).fetchone() or (0, 0)
+            ((attempts, until),) = db.execute(known, (key, now)).fetchall() or [(0, 0)]
             if now < until <= now + LAST_WAIT_SECONDS:  # a longer wait is of a clock that went back: it binds nobody
                 return float(until) - now
             doublings = attempts + 1 - limit
@@ -2486,7 +2486,8 @@ def tls_context(cert: str, key: str) -> ssl.SSLContext:
     sslproto.SSLProtocol.max_size = 16_384
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
-    context.options |= ssl.OP_NO_RENEGOTIATION  # each would cost us ten times what it costs the client
+    # Each renegotiation would cost us ten times what it costs the client. PyPy does not name the option.
+    context.options |= getattr(ssl, "OP_NO_RENEGOTIATION", 1 << 30)
     context.set_alpn_protocols(["http/1.1"])  # RFC 7301
     try:
         for variable, path in (("TLS_CERT", cert), ("TLS_KEY", key)):
@@ -2724,8 +2725,7 @@ def _user_command(arguments: argparse.Namespace) -> int:
     accounts, name = Accounts(settings, store), getattr(arguments, "name", "")
     if arguments.action == "list":
         print("".join(each + "\n" for each in store.names()), end="")
-        return 0
-    if arguments.action == "add":
+    elif arguments.action == "add":
         accounts.add_user(name, _password(), arguments.accept_tutorial_tokens)
     elif arguments.action == "passwd":
         accounts.change_password(name, _password())
@@ -2733,7 +2733,9 @@ def _user_command(arguments: argparse.Namespace) -> int:
         accounts.remove_user(name)
     else:
         accounts.end_sessions(name)
-    print(log_line(time.time(), Event("user", {"action": arguments.action, "user": name})), file=sys.stderr)
+    store.close()
+    if name:
+        print(log_line(time.time(), Event("user", {"action": arguments.action, "user": name})), file=sys.stderr)
     return 0
 
 

@@ -180,7 +180,7 @@ sys.path[:0], program = sys.argv[1:3], sys.argv[3:]
 from serverkit import RAW_LOGIN, Process, answers, raw
 with socket.socket() as any_socket:  # loopback is down in a new namespace: SIOCSIFFLAGS, IFF_UP | IFF_RUNNING
     fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 0x41))
-assert [name for _, name in socket.if_nameindex()] == ["lo"]
+assert not hasattr(socket, "if_nameindex") or [name for _, name in socket.if_nameindex()] == ["lo"]
 with tempfile.TemporaryDirectory() as directory, Process(directory, program[:-1], program[-1]) as process:
     (login,) = answers(process.exchange(RAW_LOGIN))
     cookie = "Cookie: " + login["Set-Cookie"].partition(";")[0]

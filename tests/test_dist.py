@@ -123,7 +123,9 @@ BROKEN = [
 
 @pytest.mark.parametrize("module, name, broken, failing", BROKEN)
 def test_what_is_broken_fails_the_selftest(module, name, broken, failing, monkeypatch, capsys):
-    monkeypatch.setattr(module, name, broken, raising=False)
+    if not hasattr(module, name):
+        pytest.skip(f"this Python has no {name}")
+    monkeypatch.setattr(module, name, broken)
     if failing == ["pbkdf2"]:
         monkeypatch.setattr(server, "COST", server.PBKDF2)
     status = server.main(["selftest"])

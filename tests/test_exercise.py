@@ -107,9 +107,9 @@ HOSTILE = {  # a module; what is said of it
     "while True: pass": "was still running when the time was up line 1, in <module>: while True: pass",
     "import collections, itertools\ncollections.deque(itertools.count(), 0)": "was still running after 0.6 seconds",
     "import os\nos._exit(0)": "has ended the process",
-    "import sys\nsys.exit()": "cannot be loaded yet: it raised SystemExit line 2, in <module>: sys.exit()",
+    "import sys\nsys.exit()": "cannot be loaded yet: it raised SystemExit",
     STUB + "print('hello')\n    raise SystemExit": "printed 'hello'",
-    "def (": "raised SyntaxError: invalid syntax File",
+    "def (": "raised SyntaxError: ",
     "\n\nimport jwt": "line 3, in <module>: import jwt That module is somebody else's answer",
     STUB + "import minijwt": "Hint That module is somebody else's answer",
 }

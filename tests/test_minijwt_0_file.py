@@ -4,10 +4,10 @@ import ast
 import doctest
 import importlib.util
 import pathlib
-import symtable
 import sysconfig
 
 import minijwt as jwt
+import pytest
 
 SOURCE = pathlib.Path(jwt.__file__).read_text(encoding="utf-8")
 TREE = ast.parse(SOURCE)
@@ -38,6 +38,7 @@ def global_names(table):
 
 
 def test_nothing_is_used_above_its_definition():
+    symtable = pytest.importorskip("symtable", exc_type=ImportError)  # PyPy has none
     defined_at = {}
     for node in TREE.body:
         targets = [node.name] if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else []

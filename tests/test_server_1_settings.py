@@ -1,6 +1,7 @@
 """Settings: every variable, .env as Node's dotenv reads it, and the exposure rule."""
 
 import os
+import sys
 
 import pytest
 import server
@@ -66,7 +67,9 @@ def test_a_good_value_is_taken(tmp_path, variable, text, field, value):
 
 
 BAD = [
-    ("HOST", "example.org"), ("HOST", ""), ("HOST", "127.1"), ("HOST", "[::1]"), ("HOST", "1.2.3.4\0"),
+    ("HOST", "example.org"), ("HOST", ""), ("HOST", "127.1"), ("HOST", "[::1]"), ("HOST", "1.2.3.4 "),
+    *[("HOST", "1.2.3.4\0")] * (sys.implementation.name == "cpython"),  # PyPy reads on no further than C does
+   
     ("PORT", ""), ("PORT", "-1"), ("PORT", "65536"), ("PORT", "8000 "), ("PORT", "٨٠٠٠"), ("PORT", "0x50"), ("PORT", "8_0"),
     ("ACCESS_TOKEN_TTL", "600"), ("ACCESS_TOKEN_TTL", "0m"), ("ACCESS_TOKEN_TTL", "-1m"), ("ACCESS_TOKEN_TTL", "1.5h"),
     ("ACCESS_TOKEN_TTL", "10 m"), ("ACCESS_TOKEN_TTL", "1w"), ("REFRESH_TOKEN_TTL", "999999999d"), ("REFRESH_TOKEN_TTL", "١d"),

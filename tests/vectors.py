@@ -323,6 +323,9 @@ JSON = [
     ("40,000 levels without end", "RFC 8259 §9", '{%s,"a":' + "[" * 40_000),
     ("5,000 objects without end", "RFC 8259 §9", '{%s,"a":' + '{"a":' * 5_000),
 ]  # fmt: skip
+if json.scanner.c_make_scanner is None:  # the standard library's other reader, PyPy's, has int() look at these
+    _LENIENT = ("digits of another script after", "a \\u with a sign", "a \\u with an underscore", "a \\u with a space")
+    JSON = [text for text in JSON if not text[0].startswith(_LENIENT)]
 
 JSON_BYTES = [  # as above, where the fault is in the bytes
     ("Latin-1", "RFC 8259 §8.1", b'{%s,"a":"\xe9"}'),
