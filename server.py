@@ -1014,6 +1014,7 @@ class Accounts:
 # ---- Log -------------------------------------------------------------------------------------------------
 # One line of key=value for each thing that an operator may have to know. Never a token, a password or a secret.
 
+LOG_FORMAT = "%(levelname)s: %(message)s"  # of what nobody foresaw: a fault of ours, with its traceback
 MAX_VALUE_CHARS = 64
 MAX_WAITING_LINES = 1_000  # then lines are dropped, and counted: whoever does not read the log must not stop the server
 
@@ -1046,14 +1047,21 @@ class Log:
 
     def __call__(self, event: Event) -> None:
         """Take `event`; never waits."""
+        self._put(log_line(self._clock(), event))
+
+    def _put(self, line: str) -> None:
         try:
             if self._dropped:
                 lost = Event("log", {"dropped": str(self._dropped)})
                 self._lines.put_nowait(log_line(self._clock(), lost))
                 self._dropped = 0
-            self._lines.put_nowait(log_line(self._clock(), event))
+            self._lines.put_nowait(line)
         except queue.Full:
             self._dropped += 1
+
+    def write(self, text: str) -> None:
+        """Take what Python's own `logging` has to say, as if this were a file."""
+        self._put(text.rstrip("\n"))
 
     def _write(self) -> None:
         while (line := self._lines.get()) is not None:
@@ -2220,7 +2228,10 @@ class Lanes:
     @staticmethod
     def _written(works: list[tuple[Request, Done]], responses: list[Response]) -> None:
         for (_, done), response in zip(works, responses):
-            done(response)
+            try:
+                done(response)
+            except Exception:  # the next ones are answered
+                logger.exception("unexpected error")
 
     def hand_over(self) -> None:
         """Let the writer have what this turn has for it, in one piece."""
@@ -2282,8 +2293,12 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport, self._made = transport, True
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def lost(self) -> None:
+        """Neither read nor write any more."""
         self._closing = self._lost = True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost()
         self._server.connections.discard(self)
         del self.opening, self._handler.dispatch  # both lead back here: a garbage collector would have to find us
         self._transport.close()  # it is; but Python 3.10 warns unless we have said so to TLS
@@ -2320,16 +2335,15 @@ class Connection(asyncio.Protocol):
         """Send the response that comes from another lane, and go on."""
         request, self._waiting = self._waiting, None
         assert request is not None
+        self._allow(REQUEST_SECONDS if self.busy else IDLE_SECONDS)
         answer = self._handler.answer(request, response)
         if self._lost:
             return
         self._server.send(self, answer)
         if self._handler.close_connection:
             self._finish()
-        else:
-            self._allow(REQUEST_SECONDS if self.busy else IDLE_SECONDS)
-            if self.busy or self._ended or not self._transport.is_reading():
-                self._go_on()
+        elif self.busy or self._ended or not self._transport.is_reading():
+            self._go_on()
 
     def serve(self, at_once: int) -> None:
         """Answer the requests that are here, as long as the client takes the answers, but only `at_once` of them."""
@@ -2476,14 +2490,30 @@ def listen(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
+class _SSLProtocol(sslproto.SSLProtocol):
+    """What asyncio puts between a Connection and its socket, corrected."""
+
+    # Python 3.11 and newer give each connection a buffer of 256 KB; a record has 16 KB at most (RFC 8446 §5.1)
+    max_size = 16_384
+
+    def _fatal_error(self, exc: BaseException, message: str = "Fatal error on transport") -> None:
+        super()._fatal_error(exc, message)
+        self._sslpipe = None  # up to Python 3.10: or it tries for ever to send what cannot be sent any more
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        connection = self._app_protocol
+        super().connection_lost(exc)  # it tells the Connection later, and up to Python 3.10 is broken until then
+        if isinstance(connection, Connection):
+            connection.lost()
+
+
 def tls_context(cert: str, key: str) -> ssl.SSLContext:
     """Return what TLS 1.2 and newer needs; raise SettingsError if the files `cert` and `key` are not a pair."""
 
     def no_password() -> str:
         raise SettingsError(f"TLS_KEY {key} is locked by a password, and nobody is here to type it: unlock it")
 
-    # Python 3.11 and newer give each connection a buffer of 256 KB; a record has 16 KB at most (RFC 8446 §5.1)
-    sslproto.SSLProtocol.max_size = 16_384
+    sslproto.SSLProtocol = _SSLProtocol  # type: ignore[misc]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
     # Each renegotiation would cost us ten times what it costs the client. PyPy does not name the option.
@@ -2565,7 +2595,11 @@ class Server:
             share = max(1, ANSWERS_AT_ONCE // len(arrived))  # whoever pipelines may not keep the others waiting
             with self.app.store.snapshot():
                 for connection in arrived:
-                    connection.serve(share)
+                    try:
+                        connection.serve(share)
+                    except Exception:  # whatever one connection does, the others are answered
+                        logger.exception("a connection could not be served")
+                        connection.abort()
         self.flush()
 
     def flush(self) -> None:
@@ -2779,6 +2813,8 @@ def _serve_command(arguments: argparse.Namespace) -> int:
     tls = tls_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
     directory = "" if settings.database else tempfile.mkdtemp(prefix="minijwt-")
     log = Log(sys.stderr)
+    logging.basicConfig(stream=log, format=LOG_FORMAT, force=True)
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of clients that have gone
     try:
         store = Store(settings.database or os.path.join(directory, "minijwt.db"))
         unknown = [f".env sets {name}, which is no setting of this server" for name in settings.unknown]
@@ -2903,7 +2939,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status: 0 all is well, 2 something is wrong and was said in a sentence."""
     warnings.simplefilter("ignore", minijwt.InsecureKeyLengthWarning)  # once is enough, and `risks` says it
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    logging.basicConfig(format=LOG_FORMAT)
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["token"]:
         return minijwt.main(argv[1:])

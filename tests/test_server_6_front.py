@@ -126,6 +126,72 @@ def test_a_client_that_leaves_within_tls_leaves_nothing_behind(secure, caplog):
     assert not caplog.records
 
 
+def feed(protocol, data):
+    """Hand `data` to asyncio's TLS, as if it had just arrived."""
+    if hasattr(protocol, "buffer_updated"):
+        protocol.get_buffer(-1)[: len(data)] = data
+        protocol.buffer_updated(len(data))
+    else:
+        protocol.data_received(data)
+
+
+def broken(protocol):
+    """The client sends a record that is none: asyncio gives the connection up, and says so in a later turn."""
+    feed(protocol, b"\x15\x03\x03garbage" * 5)
+
+
+def gone(protocol):
+    """The socket has been closed: asyncio knows that, and says so in a later turn."""
+    transport = protocol._transport
+    transport._loop._remove_reader(transport._sock_fd)
+    transport._call_connection_lost(ConnectionResetError())
+
+
+@pytest.mark.parametrize("lose", [broken, gone])
+@pytest.mark.parametrize("step", ["write", "serve", "_close", "_go_on", "expire", "abort"])
+def test_a_client_that_is_lost_within_a_turn_holds_nobody_up(secure, caplog, lose, step):
+    arguments = {"write": (b"x",), "serve": (1,)}
+    with connected(secure) as client:
+        wait_until(lambda: [each for each in secure.server.connections if each._made])
+        (connection,) = secure.server.connections
+
+        def turn():
+            lose(connection._transport._ssl_protocol)
+            getattr(connection, step)(*arguments.get(step, ()))
+            secure.server.arrived(connection)
+            secure.server.turn()
+
+        secure.call(turn)
+        client.settimeout(5)
+        with contextlib.suppress(OSError):
+            client.recv(1)
+    with connected(secure) as client:
+        client.sendall(raw("GET", "/", b"", "Connection: close"))
+        assert answers(read_all(client))[0].status == 200
+    assert not caplog.records
+
+
+def test_a_fault_with_one_connection_is_not_one_of_the_others(monkeypatch, caplog):
+    def serve(connection, at_once, right=server.Connection.serve):
+        if connection is unlucky:
+            raise RuntimeError("a fault of ours")
+        return right(connection, at_once)
+
+    with Running(build()) as running, running.connect() as first:
+        wait_until(lambda: running.server.connections)
+        (unlucky,) = running.server.connections
+        with running.connect() as second:
+            wait_until(lambda: len(running.server.connections) == 2)
+            others = running.server.connections - {unlucky}
+            monkeypatch.setattr(server.Connection, "serve", serve)
+            running.call(lambda: [running.server.arrived(each) for each in (unlucky, *others)])
+            second.sendall(raw("GET", "/"))
+            assert answers(second.recv(65_536))[0].status == 200
+            with contextlib.suppress(ConnectionResetError):
+                assert first.recv(1) == b""
+    assert [record.message for record in caplog.records] == ["a connection could not be served"]
+
+
 def test_a_server_that_stops_drops_unfinished_handshakes(secure):
     with secure.connect() as silent:
         wait_until(lambda: secure.server.connections)

@@ -1,6 +1,7 @@
 """Log: one line an event, in ASCII, with nothing secret in it; and nobody waits for whoever reads it."""
 
 import io
+import logging
 import os
 import re
 import signal
@@ -258,6 +259,35 @@ def test_a_server_whose_log_reader_has_gone_goes_on(tmp_path):
     process.process.send_signal(signal.SIGTERM)
     assert process.process.wait(15) in (0, 120)  # 120: CPython could not flush the pipe that is closed
     process.process.stdout.close()
+
+
+def test_what_python_logs_takes_the_same_way(tmp_path, monkeypatch):
+    stream = io.StringIO()
+    log = server.Log(stream, Clock())
+    logging.getLogger("a test").addHandler(handler := logging.StreamHandler(log))
+    try:
+        logging.getLogger("a test").warning("in\ntwo lines")
+    finally:
+        logging.getLogger("a test").removeHandler(handler)
+    log.close(10)
+    assert stream.getvalue() == "in\ntwo lines\n"
+
+
+def test_faults_that_nobody_reads_of_block_nobody_either(tmp_path):
+    (tmp_path / "faulty.py").write_text(
+        "import sys, server\n"
+        "server.ROUTES['/']['GET'] = server.Route(lambda app, request: 1 / 0)\n"
+        "sys.exit(server.main([]))\n"
+    )
+    with Process(tmp_path, program=tmp_path / "faulty.py", PYTHONPATH=str(TOP), **SECRETS) as process:
+        data = raw("GET", "/") * 2_000 + raw("GET", "/nothing", b"", "Connection: close")
+        with socket.create_connection(("127.0.0.1", process.port), timeout=30) as client:
+            sender = threading.Thread(target=client.sendall, args=(data,))
+            sender.start()
+            assert read_all(client).count(b"HTTP/1.1 500 ") == 2_000
+            sender.join(30)
+        status, _, errors = process.stop()
+    assert status == 0 and "Traceback" in errors
 
 
 def test_user_commands_say_what_they_did(tmp_path):
