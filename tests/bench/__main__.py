@@ -1,4 +1,4 @@
-"""The benchmark: `python3 tests/bench [--quick] [--only PART ...]`, a few minutes, or some twenty seconds if quick.
+"""The benchmark: `python3 tests/bench [--quick] [--only PART ...]`, some eight minutes, or some twenty seconds if quick.
 
 Prints its tables and writes them to dist/bench.md. Never a test: a slow number is reported, not failed; the exit
 status is 1 only if our own library or server could not be measured at all. Everything happens on 127.0.0.1, except
@@ -8,6 +8,7 @@ that peers are installed into dist/ from PyPI and npm (see peers.py for how to f
     library.py    encode and decode                servers.py   starting and stopping the contestants
     wire.py       /refresh, against its peers      process.py   start-up and memory
     sessions.py   /refresh, against itself         logins.py    what a login costs
+    growth.py     more connections, two processes  plot.py      the plot, dist/bench.svg
     peers.py      installing what we compare with
 """
 
@@ -24,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from goals import number, summary, table
+from growth import growth_section
 from logins import logins_section
 from peers import Peers, gather
 from process import memory_section, startup_section
@@ -32,7 +34,7 @@ from sessions import sessions_section
 from wire import BUSIEST, BUSY, Effort, refresh_section
 
 DIST = ROOT / "dist"
-PARTS = ["library", "server", "sessions", "logins", "memory", "startup"]
+PARTS = ["library", "server", "growth", "sessions", "logins", "memory", "startup"]
 LIBRARIES = {"minijwt": "minijwt", "pyjwt": "PyJWT", "joserfc": "joserfc", "hmac": "bare `hmac.digest`"}
 
 Section = tuple[str, dict[str, float]]  # text in Markdown, figures for GOALS
@@ -85,6 +87,7 @@ def sections(arguments: argparse.Namespace, peers: Peers) -> dict[str, Callable[
     return {
         "library": lambda: library_section(peers.python, 7 if quick else 25),
         "server": lambda: refresh_section(peers, effort),
+        "growth": lambda: growth_section(peers, DIST),
         "sessions": lambda: sessions_section(effort),
         "logins": logins_section,
         "memory": memory_section,
@@ -108,8 +111,8 @@ def measure(parts: dict[str, Callable[[], Section]], wanted: list[str]) -> tuple
 
 def gather_peers(arguments: argparse.Namespace) -> Peers:
     """Return the peers that the wanted parts need."""
-    server = "server" in arguments.only
-    peers = gather(DIST, server or "library" in arguments.only, server and not arguments.quick)
+    server = {"server", "growth"} & {*arguments.only}
+    peers = gather(DIST, bool(server) or "library" in arguments.only, bool(server) and not arguments.quick)
     if server and arguments.quick:
         peers.skipped.append("fastify and Express are skipped: --quick measures no Node.")
     return peers
@@ -118,12 +121,13 @@ def gather_peers(arguments: argparse.Namespace) -> Peers:
 def parse(argv: list[str]) -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(prog="python3 tests/bench", description="Measure minijwt against its peers.")
-    parser.add_argument("--quick", action="store_true", help="some twenty seconds: one round, no Node, no sessions, no logins")
+    text = "some twenty seconds: one round; no Node, no growth, no sessions, no logins"
+    parser.add_argument("--quick", action="store_true", help=text)
     parser.add_argument("--only", nargs="+", metavar="PART", choices=PARTS, help=f"only these: {', '.join(PARTS)}")
     arguments = parser.parse_args(argv)
     arguments.all = arguments.only is None
     if arguments.all:
-        arguments.only = [part for part in PARTS if not (arguments.quick and part in ("sessions", "logins"))]
+        arguments.only = [part for part in PARTS if not (arguments.quick and part in ("growth", "sessions", "logins"))]
     return arguments
 
 
@@ -136,7 +140,7 @@ def main(argv: list[str]) -> int:
     head = f"# Benchmark of minijwt\n\n{machine(peers)}"
     texts, figures, complete = measure(sections(arguments, peers), arguments.only)
     skipped = "".join(f"- {sentence}\n" for sentence in peers.skipped)
-    closing = f"## Numbers to reach\n\n{summary(figures, not arguments.all)}\n"
+    closing = f"## Numbers to reach\n\n{summary(figures, not arguments.all)}\n" if figures else ""
     report = "\n".join([head, *([f"Skipped:\n\n{skipped}"] if skipped else []), *texts, closing])
     (DIST / "bench.md").write_text(report, encoding="utf-8")
     print(report)

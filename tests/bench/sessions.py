@@ -33,7 +33,8 @@ import minijwt  # noqa: E402
 
 CONNECTIONS = 128
 COMMIT_SECONDS = 0.005
-FEW, MANY = 10, 1_000_000  # rows of the session table
+ROWS = (10, 1_000, 100_000, 1_000_000)  # of the session table
+FEW, MANY = ROWS[0], ROWS[-1]
 
 Results = dict[str, list[Result]]  # server: a result of each round
 Part = tuple[Results, dict[str, float]]  # with figures for GOALS
@@ -142,8 +143,8 @@ def session_table(database: sqlite3.Connection) -> tuple[str, str, list[str]]:
     raise Skip(f"no table has a row for each of {FEW} sessions")
 
 
-def multiply(path: Path) -> None:
-    """Fill the session table in the database at `path` up to MANY rows: copies under random ids."""
+def multiply(path: Path, count: int) -> None:
+    """Fill the session table in the database at `path` up to `count` rows: copies under random ids."""
     database = sqlite3.connect(path)
     try:
         name, key, others = session_table(database)
@@ -151,7 +152,7 @@ def multiply(path: Path) -> None:
         columns = ", ".join(f'"{column}"' for column in others)
         with database:
             database.execute(
-                f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {MANY // FEW - 1}) "
+                f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count // FEW - 1}) "
                 f'INSERT INTO "{name}" ("{key}", {columns}) SELECT {random_id}, {columns} FROM "{name}", n'
             )
     finally:
@@ -167,15 +168,18 @@ def fill(path: Path) -> None:
 
 
 def many_rows(effort: Effort) -> Part:
-    """Measure a large session table against a small one."""
-    few, many = f"{FEW} session rows", f"{MANY:,} session rows"
+    """Measure larger and larger session tables against a small one."""
+    names = {count: f"{count:,} session rows" for count in ROWS}
     with tempfile.TemporaryDirectory(prefix="minijwt-bench-") as directory, ExitStack() as stack:
-        paths = {few: Path(directory, "few.db"), many: Path(directory, "many.db")}
-        for path in paths.values():
+        servers = []
+        for count, name in names.items():
+            path = Path(directory, f"{count}.db")
             fill(path)
-        multiply(paths[many])
-        results = in_turns([start_ours(stack, name, DATABASE=str(path)) for name, path in paths.items()], effort)
-    return results, {"rows": ratio(results, few, many)}
+            if count > FEW:
+                multiply(path, count)
+            servers.append(start_ours(stack, name, DATABASE=str(path)))
+        results = in_turns(servers, effort)
+    return results, {"rows": ratio(results, names[FEW], names[MANY])}
 
 
 def sessions_section(effort: Effort) -> tuple[str, dict[str, float]]:
