@@ -2431,6 +2431,8 @@ class Connection(asyncio.Protocol):
             self.abort()
         elif self._waiting is None:
             self._close()
+            if self._server.tls:  # whoever does not answer that it is the end is not waited for (RFC 8446 §6.1)
+                asyncio.get_running_loop().call_later(LINGER_SECONDS, self.abort)
         else:
             self._handler.reusable = False
 

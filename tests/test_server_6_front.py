@@ -199,6 +199,16 @@ def test_a_server_that_stops_drops_unfinished_handshakes(secure):
         assert read_all(silent) == b""
 
 
+def test_an_idle_client_that_does_not_say_goodbye_does_not_keep_it_from_stopping(secure, monkeypatch):
+    monkeypatch.setattr(server, "SHUTDOWN_SECONDS", 1_000)
+    monkeypatch.setattr(server, "LINGER_SECONDS", 0.05)
+    with connected(secure) as idle:
+        idle.sendall(raw("GET", "/"))
+        assert answers(idle.recv(65_536))[0].status == 200
+        secure.stop()
+        assert idle.recv(1) == b"", "it was told"
+
+
 def test_bad_files_are_one_sentence_that_names_the_variable(tmp_path):
     (tmp_path / "other").write_text(OTHER_KEY)
     (tmp_path / "empty").write_text("")
