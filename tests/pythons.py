@@ -53,7 +53,8 @@ def run(about, file):
     if subprocess.run([python, "-m", "pip", "install", "-q", "pytest"], capture_output=True).returncode:
         return "skipped: pytest cannot be installed"
     started = time.monotonic()
-    done = subprocess.run(["make", "--no-print-directory", "test", f"PYTHON={python}"], cwd=TOP, capture_output=True, text=True)
+    command = ["make", "--no-print-directory", "test", f"PYTHON={python}"]
+    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True)
     if done.returncode:
         print(done.stdout[-10_000:] + done.stderr[-2_000:])
         return "FAILED"
