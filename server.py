@@ -40,7 +40,6 @@ import logging
 import math
 import os
 import pkgutil
-import platform
 import queue
 import re
 import resource
@@ -60,7 +59,7 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
@@ -2595,7 +2594,7 @@ class Server:
         arrived, self._inbox = self._inbox, []
         if arrived:
             share = max(1, ANSWERS_AT_ONCE // len(arrived))  # whoever pipelines may not keep the others waiting
-            with self.app.store.snapshot():
+            with self.app.store.snapshot() if len(arrived) > 1 else nullcontext():  # one alone looks once
                 for connection in arrived:
                     try:
                         connection.serve(share)
@@ -2827,7 +2826,7 @@ def _serve_command(arguments: argparse.Namespace) -> int:
         url = f"{'https' if tls else 'http'}://{host}:{sockets[0].getsockname()[1]}"
         server = Server(build(settings, store, log=log), sockets, tls=tls, capacity=capacity())
         libraries = {"sqlite": sqlite3.sqlite_version, "openssl": ssl.OPENSSL_VERSION}
-        python = platform.python_version()
+        python = sys.version.split()[0]
         log(Event("start", {"version": minijwt.__version__, "url": url, "python": python, **libraries}))
         log(Event("settings", settings.given or {"all": "default"}))
         asyncio.run(_serve_until_signalled(server, f"Server active on {url}!"))

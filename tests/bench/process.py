@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -40,6 +42,17 @@ def resident_megabytes(pid: int) -> float:
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
+def bare_megabytes() -> float:
+    """Return the resident memory of a Python that does nothing: with what this machine's site-packages make it import."""
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout
+        process.stdout.readline()
+        megabytes = resident_megabytes(process.pid)
+        process.communicate(b"\n")
+    return megabytes
+
+
 @contextmanager
 def descriptors(count: int) -> Iterator[None]:
     """Let this process, and those that it starts, open `count` files; OSError or ValueError if that is forbidden."""
@@ -74,8 +87,8 @@ def is_open(connection: Connection) -> bool:
 
 
 def memory_rows(server: Server) -> list[tuple[str, float]]:
-    """Return the resident memory of `server`, just started, after each of four things."""
-    rows = [("idle, just started", resident_megabytes(server.pid))]
+    """Return the resident memory of a bare Python, and of `server`, just started, after each of four things."""
+    rows = [("a Python that does nothing", bare_megabytes()), ("idle, just started", resident_megabytes(server.pid))]
     request = refresh_request(server.port, log_in(server)).encode("latin-1")
     rows.append(("after one login", resident_megabytes(server.pid)))
     with ExitStack() as stack:
@@ -98,4 +111,4 @@ def memory_section() -> tuple[str, dict[str, float]]:
     except (OSError, ValueError) as error:
         return f"## Memory\n\nSkipped: {error}.\n", {}
     text = table(["resident memory", "MB"], [[name, number(value)] for name, value in rows])
-    return f"## Memory\n\n{text}\n", {"memory/idle": rows[0][1], "memory/1000": rows[2][1]}
+    return f"## Memory\n\n{text}\n", {"memory/idle": rows[1][1], "memory/1000": rows[3][1]}
