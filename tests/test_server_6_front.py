@@ -144,6 +144,7 @@ def gone(protocol):
     """The socket has been closed: asyncio knows that, and says so in a later turn."""
     transport = protocol._transport
     transport._loop._remove_reader(transport._sock_fd)
+    transport._closing, transport._conn_lost = True, 1  # or it is closed again, when the next client has its number
     transport._call_connection_lost(ConnectionResetError())
 
 
