@@ -288,18 +288,9 @@ def _read_dotenv(path: str) -> tuple[dict[str, str], bool]:
         raise SettingsError(f"{path}: {error}") from None
 
 
-HMAC_BLOCK_BYTES = 64  # of SHA-256 (RFC 2104 §2)
-
-
-def _hmac_key(secret: bytes) -> bytes:
-    """Return `secret` as HMAC pads it: two secrets that are equal in this form make the same signatures."""
-    key = hashlib.sha256(secret).digest() if len(secret) > HMAC_BLOCK_BYTES else secret
-    return key.ljust(HMAC_BLOCK_BYTES, b"\0")
-
-
 def _check_together(settings: Settings) -> None:
     """Raise SettingsError for settings that are fine alone and wrong together."""
-    if {*map(_hmac_key, settings.access_secrets)} & {*map(_hmac_key, settings.refresh_secrets)}:
+    if {*map(minijwt.hmac_key, settings.access_secrets)} & {*map(minijwt.hmac_key, settings.refresh_secrets)}:
         raise SettingsError(
             "REFRESH_TOKEN_SECRET and ACCESS_TOKEN_SECRET, current and old, must all differ:"
             " only its key tells a refresh token from an access token"

@@ -109,11 +109,11 @@ def test_a_python_that_is_too_old_hears_so(pyz, tmp_path):
 
 # ---- selftest: a Python that lacks something, or has it wrong, is found out
 
-digest = hmac.digest
+hmac_sha256 = minijwt.hmac_sha256
 TAMPERED = "the same, with one letter"
 BROKEN = [
-    (hmac, "digest", lambda *arguments: digest(*arguments)[::-1], ["HMAC-SHA256"]),
-    (hmac, "digest", lambda key, text, name: digest(key, text, "sha512")[:32], ["HMAC-SHA256"]),
+    (minijwt, "hmac_sha256", lambda *arguments: hmac_sha256(*arguments)[::-1], ["HMAC-SHA256"]),
+    (minijwt, "sha256", hashlib.sha3_256, ["HMAC-SHA256"]),
     (hmac, "compare_digest", lambda a, b: True, [TAMPERED]),
     (hashlib, "scrypt", lambda *arguments, **options: bytes(32), ["scrypt"]),
     (hashlib, "pbkdf2_hmac", lambda *arguments: bytes(32), ["pbkdf2"]),

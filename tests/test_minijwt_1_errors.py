@@ -1,6 +1,7 @@
 """Room 1: one family of errors, PyJWT's tree, a code for programs, and sentences that give nothing away."""
 
 import copy
+import importlib
 import json
 import pickle
 import traceback
@@ -34,6 +35,10 @@ def test_each_error_has_its_place_and_a_code_that_never_changes(name, parent, co
     assert [base.__name__ for base in error.__bases__] == [parent]
     assert error.code == code
     assert getattr(jwt.exceptions, name) is error  # as in `except jwt.exceptions.DecodeError`
+
+
+def test_they_are_imported_from_where_pyjwt_keeps_them():
+    assert importlib.import_module("minijwt.exceptions").DecodeError is jwt.DecodeError
 
 
 def test_no_error_is_missing_in_this_table():

@@ -429,7 +429,7 @@ def expired_token(side):
 
 
 @attack(
-    "if {*map(_hmac_key, settings.access_secrets)} & {*map(_hmac_key, settings.refresh_secrets)}:",
+    "if {*map(minijwt.hmac_key, settings.access_secrets)} & {*map(minijwt.hmac_key, settings.refresh_secrets)}:",
     because="must all differ",
     read="RFC 8725 §2.8 and §3.12",
 )
