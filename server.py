@@ -125,7 +125,7 @@ class Settings(NamedTuple):
     @property
     def private(self) -> bool:
         """Whether only programs on this machine can reach us: all that the exposure rule asks."""
-        loopback = self.host in ("localhost", "::1") or self.host.startswith("127.")
+        loopback = self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
         return loopback and not self.trusted_proxies
 
 
@@ -162,28 +162,26 @@ def _secret(text: str) -> bytes:
         raise ValueError(f"is empty; `python3 {PROGRAM} token keygen` prints a good one")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", minijwt.InsecureKeyLengthWarning)  # a matter of `risks`, below
+            warnings.simplefilter("ignore", minijwt.InsecureKeyLengthWarning)  # a matter of `check_exposure`, below
             return minijwt.key_bytes(text.encode("utf-8", "surrogateescape"))
     except minijwt.InvalidKeyError as error:
         raise ValueError(f"cannot be used: {error}") from None
 
 
-def _cookie_name(text: str) -> str:
-    if not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", text):  # RFC 6265 §4.1.1: a token
-        raise ValueError("must consist of letters, digits and !#$%&'*+-.^_`|~")
-    return text
+def _matching(pattern: str, sentence: str, convert: Callable[[str], Any] = str) -> Callable[[str], Any]:
+    """Return a reader of values that match `pattern`; of others it says `sentence`."""
+
+    def parse(text: str) -> Any:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(sentence)
+        return convert(text)
+
+    return parse
 
 
-def _count(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,6}", text):
-        raise ValueError("must be a number; 0 is off")
-    return int(text)
-
-
-def _path_of_file(text: str) -> str:
-    if not text or "\0" in text:
-        raise ValueError("must be the path of a file")
-    return text
+_on_off = _matching("on|off", "must be on or off", "on".__eq__)
+_file = _matching(r"[^\0]+", "must be the path of a file")
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 6265 §4.1.1: what a cookie's name may be
 
 
 def _networks(text: str) -> tuple[Network, ...]:
@@ -203,17 +201,6 @@ def _origins(text: str) -> tuple[str, ...]:
     return origins
 
 
-def _one_of(values: dict[str, Any]) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        if text not in values:
-            raise ValueError("must be " + " or ".join(values))
-        return values[text]
-
-    return parse
-
-
-_on_off = _one_of({"on": True, "off": False})
-
 # environment variable → the field of Settings, how its text is read
 VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "HOST": ("host", _host),
@@ -224,30 +211,28 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "REFRESH_TOKEN_SECRET_OLD": ("refresh_secrets", _secret),
     "ACCESS_TOKEN_TTL": ("access_ttl", _duration),
     "REFRESH_TOKEN_TTL": ("refresh_ttl", _duration),
-    "UNAUTHORIZED_STATUS": ("unauthorized_status", _one_of({"406": 406, "401": 401})),
-    "COOKIE_NAME": ("cookie_name", _cookie_name),
-    "COOKIE_SAMESITE": ("cookie_samesite", _one_of({"None": "None", "Lax": "Lax", "Strict": "Strict"})),
+    "UNAUTHORIZED_STATUS": ("unauthorized_status", _matching("406|401", "must be 406 or 401", int)),
+    "COOKIE_NAME": ("cookie_name", _matching(_TOKEN, "must consist of letters, digits and !#$%&'*+-.^_`|~")),
+    "COOKIE_SAMESITE": ("cookie_samesite", _matching("None|Lax|Strict", "must be None, Lax or Strict")),
     "COOKIE_SECURE": ("cookie_secure", _on_off),
-    "DATABASE": ("database", _path_of_file),
+    "DATABASE": ("database", _file),
     "ROTATE_REFRESH": ("rotate_refresh", _on_off),
     "ALLOWED_ORIGINS": ("allowed_origins", _origins),
-    "TLS_CERT": ("tls_cert", _path_of_file),
-    "TLS_KEY": ("tls_key", _path_of_file),
-    "LOGIN_MAX_FAILURES": ("login_max_failures", _count),
+    "TLS_CERT": ("tls_cert", _file),
+    "TLS_KEY": ("tls_key", _file),
+    "LOGIN_MAX_FAILURES": ("login_max_failures", _matching("[0-9]{1,6}", "must be a number; 0 is off", int)),
     "TRUSTED_PROXIES": ("trusted_proxies", _networks),
     "PAGE": ("page", _on_off),
     "ACCESS_LOG": ("access_log", _on_off),
 }
 
-# One assignment of a .env file as Node's dotenv reads it: NAME=value or NAME: value, `export`, quotes that may span
-# lines, and a comment after it.
-_ASSIGNMENT = re.compile(
-    r"""[ \t]*(?:export[ \t]+)?(?P<name>[\w.-]+)(?:[ \t]*=|:[ \t])[ \t]*
-    (?: '(?P<single>(?:\\'|[^'])*)' | "(?P<double>(?:\\"|[^"])*)" | `(?P<back>(?:\\`|[^`])*)` | (?P<bare>[^\n#]*?) )
-    [ \t]*(?:\#[^\n]*)?(?:\n|$)""",
+# One line of a .env file as Node's dotenv reads it: NAME=value or NAME: value, `export`, quotes that may span lines, a
+# comment; or nothing.
+_LINE = re.compile(
+    r"""[ \t]*(?:(?:export[ \t]+)?(?P<name>[\w.-]+)(?:[ \t]*=|:[ \t])[ \t]*
+    (?P<value>'(?:\\'|[^'])*'|"(?:\\"|[^"])*"|`(?:\\`|[^`])*`|[^\n#]*?)[ \t]*)?(?:\#[^\n]*)?(?:\n|$)""",
     re.VERBOSE | re.ASCII,
 )
-_BLANK_OR_COMMENT = re.compile(r"[ \t]*(?:#[^\n]*)?(?:\n|$)")
 
 
 def parse_dotenv(text: str) -> dict[str, str]:
@@ -258,14 +243,16 @@ def parse_dotenv(text: str) -> dict[str, str]:
     text = re.sub("\r\n?", "\n", text.lstrip("\ufeff"))
     values, at = {}, 0
     while at < len(text):
-        match = _BLANK_OR_COMMENT.match(text, at) or _ASSIGNMENT.match(text, at)
+        match = _LINE.match(text, at)
         if not match:
             line = text.count("\n", 0, at) + 1
             raise ValueError(f"line {line} is neither NAME=value nor a comment")
-        if match.re is _ASSIGNMENT:
-            value = match["single"] or match["back"] or match["bare"] or ""
-            if match["double"]:  # only double quotes know escapes
-                value = match["double"].replace(r"\n", "\n").replace(r"\r", "\r")
+        if match["name"]:
+            value, quote = match["value"], match["value"][:1]
+            if len(value) > 1 and quote in "'\"`" and value.endswith(quote):
+                value = value[1:-1]
+            if quote == '"':  # only double quotes know escapes
+                value = value.replace(r"\n", "\n").replace(r"\r", "\r")
             values[match["name"]] = value
         at = match.end()
     return values
@@ -297,7 +284,7 @@ def _check_together(settings: Settings) -> None:
         )
     if not settings.cookie_secure and settings.cookie_samesite == "None":
         raise SettingsError("COOKIE_SAMESITE=None needs COOKIE_SECURE=on; otherwise set Lax or Strict")
-    if not settings.cookie_secure and settings.cookie_name.startswith(("__Host-", "__Secure-")):
+    if not settings.cookie_secure and settings.cookie_name.lower().startswith(("__host-", "__secure-")):
         raise SettingsError("COOKIE_NAME with the prefix __Host- or __Secure- needs COOKIE_SECURE=on")
     if bool(settings.tls_cert) != bool(settings.tls_key):
         alone, other = ("TLS_CERT", "TLS_KEY") if settings.tls_cert else ("TLS_KEY", "TLS_CERT")
@@ -311,16 +298,16 @@ def read_settings(environ: Mapping[str, str], dotenv: str = ".env") -> Settings:
     """
     from_file, exposed = _read_dotenv(dotenv)
     given = {**from_file, **environ}
-    told: dict[str, str] = {}
-    values: dict[str, Any] = {"exposed_file": dotenv if exposed else "", "given": told}
+    shown: dict[str, str] = {}
+    values: dict[str, Any] = {"exposed_file": dotenv if exposed else "", "given": shown}
     values["unknown"] = tuple(name for name in from_file if name not in VARIABLES)
-    for variable, (field, parse) in VARIABLES.items():
+    for variable, (field, parse) in VARIABLES.items():  # in this order: a current secret before its old one
         if variable in given:
             try:
                 value = parse(given[variable])
             except ValueError as error:
                 raise SettingsError(f"{variable} {error}") from None
-            told[variable] = f"{len(value)} bytes" if parse is _secret else given[variable]
+            shown[variable] = f"{len(value)} bytes" if parse is _secret else given[variable]
             values[field] = (*values.get(field, ()), value) if parse is _secret else value
     names = [name for name in VARIABLES if "_SECRET" in name and name in given]
     if not names:
@@ -335,30 +322,22 @@ def read_settings(environ: Mapping[str, str], dotenv: str = ".env") -> Settings:
     return settings
 
 
-def risks(settings: Settings, any_user: bool) -> list[str]:
-    """Return a sentence for each thing that is handy for learning and dangerous in the open."""
-    found = []
-    if not any_user:
-        found.append(f"the only user is the demo user {DEMO_USERNAME}, whose password is public: `{PROGRAM} user add`")
-    if settings.random_secrets:
-        found.append("ACCESS_TOKEN_SECRET and REFRESH_TOKEN_SECRET are random: a restart logs everybody out")
-    for variable, secrets in (
-        ("ACCESS_TOKEN_SECRET", settings.access_secrets),
-        ("REFRESH_TOKEN_SECRET", settings.refresh_secrets),
-    ):
-        shortest = min(map(len, secrets))
-        if shortest < minijwt.MIN_KEY_BYTES:
-            found.append(f"{variable} has only {shortest} of {minijwt.MIN_KEY_BYTES} bytes: it can be guessed")
-    if not settings.cookie_secure:
-        found.append("COOKIE_SECURE=off: the refresh token travels over plain HTTP too")
-    if settings.exposed_file:
-        found.append(f"{settings.exposed_file} can be read or is owned by others: chmod 600 {settings.exposed_file}")
-    return found
-
-
 def check_exposure(settings: Settings, any_user: bool) -> list[str]:
-    """The exposure rule: return the risks as warnings on a private server, raise SettingsError on an open one."""
-    found = risks(settings, any_user)
+    """The exposure rule: return what is handy for learning and dangerous in the open, a sentence each, as warnings.
+
+    Raises SettingsError with all of them on a server that is open.
+    """
+    access, refresh = (min(map(len, secrets)) for secrets in (settings.access_secrets, settings.refresh_secrets))
+    least, file, random = minijwt.MIN_KEY_BYTES, settings.exposed_file, settings.random_secrets
+    risks = {
+        f"the only user is the demo user {DEMO_USERNAME}, whose password is public: `{PROGRAM} user add`": not any_user,
+        "ACCESS_TOKEN_SECRET and REFRESH_TOKEN_SECRET are random: a restart logs everybody out": random,
+        f"ACCESS_TOKEN_SECRET, or its OLD, has only {access} of {least} bytes: it can be guessed": access < least,
+        f"REFRESH_TOKEN_SECRET, or its OLD, has only {refresh} of {least} bytes: it can be guessed": refresh < least,
+        "COOKIE_SECURE=off: the refresh token travels over plain HTTP too": not settings.cookie_secure,
+        f"{file} can be read or is owned by others: chmod 600 {file}": bool(file),
+    }
+    found = [sentence for sentence, is_so in risks.items() if is_so]
     if found and not settings.private:
         reason = "TRUSTED_PROXIES is set" if settings.trusted_proxies else f"HOST={settings.host}"
         raise SettingsError(f"{reason} lets other machines in, and that must not be yet. " + ". ".join(found))
@@ -375,54 +354,45 @@ MAX_PASSWORD_BYTES = 1_024  # more would only make the work before the hash larg
 SALT_BYTES = 16
 
 
-class Cost(NamedTuple):
-    """How hard it is to try one password. Tests take a cheap one."""
-
-    scheme: str
-    numbers: tuple[int, ...]
-
-    @property
-    def text(self) -> str:
-        return "$".join([self.scheme, *map(str, self.numbers)])
-
-
-SCRYPT = Cost("scrypt", (2**14, 8, 5))  # 16 MiB and a quarter of a second (RFC 7914; OWASP's choice for 16 MiB)
-PBKDF2 = Cost("pbkdf2", (600_000,))  # HMAC-SHA256, where Python's OpenSSL has no scrypt (RFC 8018)
+# Schemes and their numbers. Tests take a cheap one.
+SCRYPT = "scrypt$16384$8$5"  # 16 MiB and a quarter of a second (RFC 7914; OWASP's choice for 16 MiB)
+PBKDF2 = "pbkdf2$600000"  # HMAC-SHA256, where Python's OpenSSL has no scrypt (RFC 8018)
 COST = SCRYPT if hasattr(hashlib, "scrypt") else PBKDF2
 
 
-def _derive(password: str, salt: bytes, cost: Cost) -> bytes:
-    secret = unicodedata.normalize("NFC", password).encode("utf-8", "surrogatepass")
-    if cost.scheme == "pbkdf2":
-        return hashlib.pbkdf2_hmac("sha256", secret, salt, cost.numbers[0])
-    n, r, p = cost.numbers
+def _derive(password: str, salt: bytes, cost: str) -> bytes:
+    secret = password.encode()
+    scheme, *numbers = cost.split("$")
+    if scheme == "pbkdf2":
+        return hashlib.pbkdf2_hmac("sha256", secret, salt, int(numbers[0]))
+    n, r, p = map(int, numbers)
     memory = 128 * r * (n + p + 2)  # bytes: what OpenSSL counts
     return hashlib.scrypt(secret, salt=salt, n=n, r=r, p=p, maxmem=memory, dklen=32)
 
 
-def hash_password(password: str, cost: Cost = COST) -> str:
-    """Return what to store for `password`, with a salt of its own."""
+def hash_password(password: str, cost: str = COST) -> str:
+    """Return what to store for `password`: the cost, a salt of its own, the hash."""
     salt = os.urandom(SALT_BYTES)
-    return f"{cost.text}${salt.hex()}${_derive(password, salt, cost).hex()}"
+    return f"{cost}${salt.hex()}${_derive(password, salt, cost).hex()}"
 
 
 def check_password(password: str, stored: str) -> bool:
     """Tell whether `password` is the one that `stored` was made from, in the time that `stored` asks for."""
-    scheme, *numbers, salt, digest = stored.split("$")
-    derived = _derive(password, bytes.fromhex(salt), Cost(scheme, tuple(map(int, numbers))))
+    cost, salt, digest = stored.rsplit("$", 2)
+    derived = _derive(password, bytes.fromhex(salt), cost)
     # HMAC, within both schemes, pads its key with NUL: "x" and "x\0" would be one password (RFC 2104 §2)
     return hmac.compare_digest(derived.hex(), digest) and "\0" not in password
 
 
-def is_weaker(stored: str, cost: Cost) -> bool:
+def is_weaker(stored: str, cost: str) -> bool:
     """Tell whether `stored` was made at less than `cost`."""
-    scheme, *numbers, _, _ = stored.split("$")
-    return scheme != cost.scheme or any(int(have) < want for have, want in zip(numbers, cost.numbers))
+    (had, *have, _, _), (scheme, *want) = stored.split("$"), cost.split("$")
+    return had != scheme or any(int(a) < int(b) for a, b in zip(have, want))
 
 
-def dummy_password(cost: Cost = COST) -> str:
+def dummy_password(cost: str = COST) -> str:
     """Return a stored password that nothing matches: an unknown user costs the same work as a known one."""
-    return f"{cost.text}${'00' * SALT_BYTES}$none"
+    return f"{cost}${'00' * SALT_BYTES}$none"
 
 
 # ---- Store -----------------------------------------------------------------------------------------------
@@ -466,10 +436,6 @@ FORGET_SECONDS = 86_400  # after the last attempt
 MAX_FAILURE_ROWS = 100_000  # ten megabytes of guesses; the oldest go first
 
 
-class StoreError(Exception):
-    """The database cannot be used: one sentence for the operator."""
-
-
 class MustWrite(Exception):
     """A verb that writes was called where only reading is allowed: on the event loop, which must not wait."""
 
@@ -477,7 +443,8 @@ class MustWrite(Exception):
 class Standing(NamedTuple):
     """What the database says about a user and one session."""
 
-    epoch: str | None  # None: there is no such user
+    password: str | None  # as hash_password makes it; None, and so the next two: there is no such user
+    epoch: str | None
     tutorial: bool
     any_user: bool
     pruned: int  # a session that ends no later may have been forgotten
@@ -505,24 +472,24 @@ class Store:
     """The SQLite file at `path`, made with mode 0600 if there is none. Each thread has a connection of its own."""
 
     def __init__(self, path: str, clock: Callable[[], float] = time.time) -> None:
-        """Raises StoreError if the file cannot be opened, is no database of ours, or a newer version's."""
+        """Raises SettingsError if the file cannot be opened, is no database of ours, or a newer version's."""
         self._path = os.path.abspath(path)
         self._clock = clock
         self._local = _OfThread()
         try:
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # before SQLite, which would make it 0644
+            with suppress(FileExistsError):  # or SQLite would make it, for everybody to read
+                os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             self._prepare()
-        except StoreError:
+        except (OSError, sqlite3.Error, ValueError) as error:
             self.close()
-            raise
-        except (OSError, sqlite3.Error) as error:
-            self.close()
-            raise StoreError(f"{path} cannot be used as a database: {error}") from None
+            reason = getattr(error, "strerror", None) or error
+            raise SettingsError(f"DATABASE {path} cannot be used: {reason}") from None
 
     def _prepare(self) -> None:
+        """Make the tables, if the file is empty; raise ValueError if it is not ours, before anything is written."""
         db = self._connection()
         db.execute("BEGIN")  # one snapshot, since somebody may be making it this moment
-        self._is_ours(db)  # before anything is written into it
+        self._is_empty(db)
         db.execute("COMMIT")
         patience = time.monotonic() + BUSY_SECONDS
         while True:
@@ -534,20 +501,21 @@ class Store:
                     raise
                 time.sleep(0.01)
         with self._transaction() as db:
-            if not self._is_ours(db):
-                for statement in SCHEMA.split(";\n"):
+            if self._is_empty(db):
+                for statement in SCHEMA.split(";\n"):  # `executescript` would commit first
                     db.execute(statement)
 
-    def _is_ours(self, db: sqlite3.Connection) -> bool:
-        """Return False for an empty file; raise StoreError for somebody else's."""
-        ((version,),) = db.execute("PRAGMA user_version").fetchall()
-        ((identity,),) = db.execute("PRAGMA application_id").fetchall()
+    @staticmethod
+    def _is_empty(db: sqlite3.Connection) -> bool:
+        """Tell whether there is nothing in the file; raise ValueError if there is something that is not ours."""
+        pragmas = ("application_id", "user_version")
+        identity, version = (db.execute(f"PRAGMA {name}").fetchall()[0][0] for name in pragmas)
         ((tables,),) = db.execute("SELECT count(*) FROM sqlite_master").fetchall()
         if tables and identity != APPLICATION_ID:
-            raise StoreError(f"{self._path} is another program's database")
+            raise ValueError("it is another program's database")
         if tables and version != SCHEMA_VERSION:
-            raise StoreError(f"{self._path} was written by a newer minijwt (schema {version}): use that one")
-        return bool(tables)
+            raise ValueError(f"another version of minijwt has written it (schema {version}): use that one")
+        return not tables
 
     def _connection(self) -> sqlite3.Connection:
         """Return this thread's connection."""
@@ -575,17 +543,13 @@ class Store:
 
     def _rows(self, statement: str, *values: object) -> list[Any]:
         """Return all rows that `statement` selects: to the end, since an open cursor holds on to an old snapshot."""
+        db = self._connection()
         try:
-            return self._connection().execute(statement, values).fetchall()
+            return db.execute(statement, values).fetchall()
         except sqlite3.Error:
-            self._recover()
+            if self._local.read_only or not db.in_transaction:  # else a transaction that writes is still whole
+                self.close()  # begin anew with a new connection
             raise
-
-    def _recover(self) -> None:
-        """After an error, begin anew with a new connection, unless a transaction that writes is still whole."""
-        db = self._local.db
-        if db is not None and (self._local.read_only or not db.in_transaction):
-            self.close()
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -600,74 +564,75 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write all or nothing: a transaction, or a savepoint within the one that is open."""
+        """Write all or nothing: in a transaction, or as part of the one that is open."""
         if self._local.read_only:
             raise MustWrite
         db = self._connection()
-        nested = db.in_transaction
-        try:
-            db.execute("SAVEPOINT verb" if nested else "BEGIN IMMEDIATE")
+        if db.in_transaction:  # within `group`
             yield db
-            db.execute("RELEASE verb" if nested else "COMMIT")
+            return
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+            db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:  # some faults, a full disk for one, have ended it already
-                db.execute("ROLLBACK TO verb" if nested else "ROLLBACK")
-            self._recover()
+                db.execute("ROLLBACK")
+            self.close()  # begin anew with a new connection
             raise
 
+    def _changed(self, statement: str, *values: object) -> bool:
+        """Execute a `statement` that writes; return whether there was a row for it. One that fails changes nothing."""
+        with self._transaction() as db:
+            return db.execute(statement, values).rowcount == 1
+
     def group(self, works: Iterable[Callable[[], Any]]) -> list[Any]:
-        """Do all `works` in one transaction, with one commit; each of their verbs stands or falls by itself.
+        """Do all `works` in one transaction, with one commit; each of their statements stands or falls by itself.
 
         Raises sqlite3.Error if nothing of it was kept.
         """
+        done = []
         with self._transaction() as db:
-            done = [work() for work in works]
-            if not db.in_transaction:
-                raise sqlite3.OperationalError("the transaction was lost")
+            for work in works:
+                done.append(work())
+                if not db.in_transaction:  # or the next ones would commit by themselves, and be answered 503
+                    raise sqlite3.OperationalError("the transaction was lost")
             self._prune(db)
         return done
 
     # -- users
 
-    def user(self, name: str) -> tuple[str, str] | None:
-        """Return the stored password and the epoch of the user `name`, or None if there is no such user."""
-        rows = self._rows("SELECT password, epoch FROM user WHERE name = ?", name)
-        return (rows[0][0], rows[0][1]) if rows else None
-
     def names(self) -> list[str]:
         """Return the names of all users, in order."""
         return [name for (name,) in self._rows("SELECT name FROM user ORDER BY name")]
 
-    def put_user(self, name: str, password: str, epoch: str, tutorial: bool, new: bool) -> bool:
-        """Make (`new`) or change the user `name`; return whether that was possible."""
-        with self._transaction() as db:
-            if new:
-                statement = "INSERT OR IGNORE INTO user (password, epoch, tutorial, name) VALUES (?, ?, ?, ?)"
-            else:
-                statement = "UPDATE user SET password = ?, epoch = ?, tutorial = ? WHERE name = ?"
-            return db.execute(statement, (password, epoch, tutorial, name)).rowcount == 1
+    def add_user(self, name: str, password: str, epoch: str, tutorial: bool) -> bool:
+        """Make the user `name`; return False if there is one already."""
+        return self._changed("INSERT OR IGNORE INTO user VALUES (?, ?, ?, ?)", name, password, epoch, tutorial)
+
+    def change_password(self, name: str, password: str, epoch: str) -> bool:
+        """Give the user `name` another password, and end all sessions; return whether there is such a user."""
+        statement = "UPDATE user SET password = ?, epoch = ?, tutorial = 0 WHERE name = ?"
+        return self._changed(statement, password, epoch, name)
 
     def rehash(self, name: str, old: str, password: str) -> None:
         """Replace the stored password `old` by `password`, unless it was changed meanwhile."""
-        with self._transaction() as db:
-            db.execute("UPDATE user SET password = ? WHERE name = ? AND password = ?", (password, name, old))
+        self._changed("UPDATE user SET password = ? WHERE name = ? AND password = ?", password, name, old)
 
     def new_epoch(self, name: str, epoch: str) -> bool:
         """End all sessions of the user `name`; return whether there is one."""
-        with self._transaction() as db:
-            return db.execute("UPDATE user SET epoch = ?, tutorial = 0 WHERE name = ?", (epoch, name)).rowcount == 1
+        return self._changed("UPDATE user SET epoch = ?, tutorial = 0 WHERE name = ?", epoch, name)
 
     def remove_user(self, name: str) -> bool:
         """Delete the user `name`; return whether there was one."""
-        with self._transaction() as db:
-            return db.execute("DELETE FROM user WHERE name = ?", (name,)).rowcount == 1
+        return self._changed("DELETE FROM user WHERE name = ?", name)
 
     # -- sessions
 
     def standing(self, name: str, sid: str) -> Standing:
         """Return what is known of the user `name` and the session `sid`, in one look."""
         (row,) = self._rows(
-            "SELECT epoch, tutorial, EXISTS (SELECT 1 FROM user), latest, generation, rotated, ended"
+            "SELECT password, epoch, tutorial, EXISTS (SELECT 1 FROM user), latest, generation, rotated, ended"
             " FROM pruned LEFT JOIN user ON name = ? LEFT JOIN session ON sid = ?",
             name,
             sid,
@@ -676,26 +641,24 @@ class Store:
 
     def begin(self, sid: str, expires: int) -> None:
         """Give a new session a row, so that it is not taken for one that was forgotten."""
-        with self._transaction() as db:
-            db.execute("INSERT INTO session VALUES (?, 0, 0, 0, ?)", (sid, expires))
+        self._changed("INSERT INTO session VALUES (?, 0, 0, 0, ?)", sid, expires)
 
     def advance(self, sid: str, generation: int, expires: int, now: float) -> bool:
         """Turn `generation` of a living session into the next; return False if it is not the newest any more."""
-        with self._transaction() as db:
-            statement = "UPDATE session SET generation = ?, rotated = ? WHERE sid = ? AND generation = ? AND NOT ended"
-            if db.execute(statement, (generation + 1, now, sid, generation)).rowcount == 1:
-                return True
-            statement = "INSERT OR IGNORE INTO session (generation, ended, sid, rotated, expires) VALUES (1,0,?,?,?)"
-            return generation == 0 and db.execute(statement, (sid, now, expires)).rowcount == 1
+        return self._changed(
+            "INSERT INTO session (sid, generation, rotated, ended, expires) VALUES (?, ?, ?, 0, ?)"
+            " ON CONFLICT (sid) DO UPDATE SET generation = excluded.generation, rotated = excluded.rotated"
+            " WHERE generation = excluded.generation - 1 AND NOT ended",
+            sid, generation + 1, now, expires,
+        )  # fmt: skip
 
     def end(self, sid: str, expires: int) -> None:
         """End a session: for good, whatever races with it."""
-        with self._transaction() as db:
-            db.execute(
-                "INSERT INTO session (sid, generation, rotated, ended, expires) VALUES (?, 0, 0, 1, ?)"
-                " ON CONFLICT (sid) DO UPDATE SET ended = 1",
-                (sid, expires),
-            )
+        self._changed(
+            "INSERT INTO session (sid, generation, rotated, ended, expires) VALUES (?, 0, 0, 1, ?)"
+            " ON CONFLICT (sid) DO UPDATE SET ended = 1",
+            sid, expires,
+        )  # fmt: skip
 
     def _prune(self, db: sqlite3.Connection) -> None:
         """Forget a few sessions that have expired, and remember that this was done."""
@@ -715,23 +678,24 @@ class Store:
         """
         with self._transaction() as db:
             known = "SELECT attempts, next FROM failure WHERE key = ? AND expires > ?"
-            ((attempts, until),) = db.execute(known, (key, now)).fetchall() or [(0, 0)]
+            rows = db.execute(known, (key, now)).fetchall()
+            attempts, until = rows[0] if rows else (0, 0)
             if now < until <= now + LAST_WAIT_SECONDS:  # a longer wait is of a clock that went back: it binds nobody
                 return float(until) - now
             doublings = attempts + 1 - limit
             wait = min(FIRST_WAIT_SECONDS << min(doublings, 20), LAST_WAIT_SECONDS) if doublings >= 0 else 0
             counted = (key, attempts + 1, now + wait if wait else 0, now + FORGET_SECONDS)
             db.execute("REPLACE INTO failure (key, attempts, next, expires) VALUES (?, ?, ?, ?)", counted)
+            # One bound for `expires`, so that the index finds them: with an OR, every row would be looked at
             db.execute(
-                "DELETE FROM failure WHERE key IN (SELECT key FROM failure WHERE expires <= ? OR"
-                " (SELECT count(*) FROM failure) > ? ORDER BY expires LIMIT 2)", (now, MAX_FAILURE_ROWS),
+                "DELETE FROM failure WHERE key IN (SELECT key FROM failure WHERE expires <="
+                " iif((SELECT count(*) FROM failure) > ?, 9e99, ?) ORDER BY expires LIMIT 2)", (MAX_FAILURE_ROWS, now),
             )  # fmt: skip
             return 0
 
     def forgive(self, key: bytes) -> None:
         """Forget the failures of `key`."""
-        with self._transaction() as db:
-            db.execute("DELETE FROM failure WHERE key = ?", (key,))
+        self._changed("DELETE FROM failure WHERE key = ?", key)
 
 
 # ---- Accounts --------------------------------------------------------------------------------------------
@@ -768,7 +732,7 @@ class Session:
         else:
             raise Refused("no_refresh_token")
         self.username = claims["username"]
-        kinds = [type(value) for value in (self.username, self.sid, self.generation, self.epoch or "")]
+        kinds = [type(value) for value in (self.username, self.sid, self.generation, claims.get("epoch", ""))]
         if kinds != [str, str, int, str] or self.generation < 0:  # exactly: to Python, True is an int as well
             raise Refused("no_refresh_token")
         self.expires = math.ceil(min(claims["exp"], 2**53))  # for SQLite, which has 64 bits
@@ -812,12 +776,13 @@ def _checked_name(name: str) -> str:
 
 def _checked_password(password: str) -> str:
     """Return `password`; raise ValueError if it cannot be one."""
-    if len(unicodedata.normalize("NFC", password)) < MIN_PASSWORD_CHARS:
+    if re.search("[\0\ud800-\udfff]", password):  # NUL: see `check_password`; half a pair: no form can send it
+        raise ValueError("a password is text, and has no NUL")
+    password = unicodedata.normalize("NFC", password)
+    if len(password) < MIN_PASSWORD_CHARS:
         raise ValueError(f"a password has at least {MIN_PASSWORD_CHARS} characters")
-    if len(password.encode("utf-8", "surrogatepass")) > MAX_PASSWORD_BYTES:
+    if len(password.encode()) > MAX_PASSWORD_BYTES:
         raise ValueError(f"a password has at most {MAX_PASSWORD_BYTES} bytes")
-    if "\0" in password:
-        raise ValueError("a password has no NUL")
     return password
 
 
@@ -825,7 +790,7 @@ class Accounts:
     """Users, sessions and their tokens. `clock` returns seconds since 1970, `cost` is that of new passwords."""
 
     def __init__(
-        self, settings: Settings, store: Store, clock: Callable[[], float] = time.time, cost: Cost = COST
+        self, settings: Settings, store: Store, clock: Callable[[], float] = time.time, cost: str = COST
     ) -> None:
         self._settings = settings
         self._store = store
@@ -836,27 +801,29 @@ class Accounts:
 
     def login(self, username: str, password: str, address: Address) -> Tokens:
         """Return the tokens of a new session; raise Refused if the credentials are wrong, or tried too often."""
-        username, now = unicodedata.normalize("NFC", username), self._clock()
+        username, password = unicodedata.normalize("NFC", username), unicodedata.normalize("NFC", password)
+        now = self._clock()
         if len(username.encode()) > MAX_NAME_BYTES or len(password.encode()) > MAX_PASSWORD_BYTES:
             raise Refused("too_long")
+        sid = os.urandom(SID_BYTES).hex()
+        user = self._store.standing(username, sid)
+        known = username if user.password else ""  # people type passwords there, which must not be logged
         limit, key = self._settings.login_max_failures, _failure_key(username, address)
         if limit and (wait := self._store.admit(key, now, limit)):
-            raise Refused("throttled", wait=wait)
-        user = self._store.user(username)
-        stored, epoch = user or (dummy_password(self._cost), DEMO_EPOCH)
+            raise Refused("throttled", known, wait=wait)
+        stored, epoch = user.password or dummy_password(self._cost), user.epoch
         good = check_password(password, stored)  # the same work whether there is such a user or not
-        if user is None and self._is_demo_user(username, self._store.standing(username, "").any_user):
-            good = hmac.compare_digest(password.encode(), DEMO_PASSWORD.encode())
+        if self._is_demo_user(username, user):
+            good, epoch = hmac.compare_digest(password.encode(), DEMO_PASSWORD.encode()), DEMO_EPOCH
         if not good:
-            raise Refused("wrong_credentials", username if user else "")
+            raise Refused("wrong_credentials", known)
         if limit:
             self._store.forgive(key)
-        if user and is_weaker(stored, self._cost):
+        if user.password and is_weaker(stored, self._cost):
             self._store.rehash(username, stored, hash_password(password, self._cost))
         issued = int(self._clock())
         expires = issued + self._settings.refresh_ttl
-        sid = os.urandom(SID_BYTES).hex()
-        if expires <= self._store.standing(username, sid).pruned:  # the clock was ahead, and is not any more
+        if expires <= user.pruned:  # the clock was ahead, and is not any more
             self._store.begin(sid, expires)
         claims = {"username": username, "sid": sid, "gen": 0, "epoch": epoch, "iat": issued, "exp": expires}
         return self._tokens(claims, sid, issued)
@@ -914,35 +881,32 @@ class Accounts:
     @staticmethod
     def _decode(token: str, secrets: tuple[bytes, ...], now: float) -> dict[str, Any]:
         """Return the claims of a token that one of `secrets`, the current or the old one, has signed."""
-        *others, last = secrets
-        for secret in others:
+        for secret in secrets[:-1]:
             with suppress(minijwt.InvalidSignatureError):
                 return minijwt.decode(token, secret, now=now)
-        return minijwt.decode(token, last, now=now)
+        return minijwt.decode(token, secrets[-1], now=now)
 
-    def _sessions(self, tokens: list[str], now: float) -> tuple[list[Session], str]:
-        """Return the sessions with good tokens, each with its newest, and the code of the last bad token."""
-        code = "no_token"
+    def _sessions(self, tokens: list[str], now: float) -> tuple[list[Session], Refused]:
+        """Return the sessions with good tokens, each with its newest, and why the last bad token is refused."""
+        refused = Refused("no_token")
         newest: dict[str, Session] = {}
         for token in tokens[:MAX_COOKIES]:
             try:
                 session = Session(self._decode(token, self._settings.refresh_secrets, now), token)
             except (minijwt.InvalidTokenError, Refused) as error:
-                code = error.code  # somebody else's cookie: it neither counts nor hides ours
+                refused = Refused(error.code)  # somebody else's cookie: it neither counts nor hides ours
                 continue
             if session.sid not in newest or newest[session.sid].generation < session.generation:
                 newest[session.sid] = session
-        return list(newest.values()), code
+        return list(newest.values()), refused
 
     def _choose(self, tokens: list[str], now: float) -> tuple[Session, Standing]:
         """Return the one living session among `tokens`; raise Refused if there is none, or more than one."""
-        sessions, code = self._sessions(tokens, now)
-        living, refused = [], Refused(code)
+        sessions, refused = self._sessions(tokens, now)
+        living = []
         for session in sessions:
-            standing = self._store.standing(session.username, session.sid)
             try:
-                self._check_standing(session, standing)
-                living.append((session, standing))
+                living.append((session, self._standing(session)))
             except Refused as error:
                 refused = error
         if len(living) > 1:
@@ -951,10 +915,11 @@ class Accounts:
             raise refused
         return living[0]
 
-    def _check_standing(self, session: Session, standing: Standing) -> None:
-        """Raise Refused if the session has ended: by itself, with all of its user's, or with its user."""
+    def _standing(self, session: Session) -> Standing:
+        """Look `session` up; raise Refused if it has ended: by itself, with all of its user's, or with its user."""
+        standing = self._store.standing(session.username, session.sid)
         epoch, tutorial = standing.epoch, standing.tutorial
-        if epoch is None and self._is_demo_user(session.username, standing.any_user):
+        if self._is_demo_user(session.username, standing):
             epoch, tutorial = DEMO_EPOCH, True
         if epoch is None:
             raise session.refused("no_user")
@@ -967,23 +932,24 @@ class Accounts:
             raise session.refused("session_ended")
         if standing.generation is None and session.expires <= standing.pruned:  # the clock went forward and back
             raise session.refused("session_forgotten")
+        return standing
 
-    def _is_demo_user(self, username: str, any_user: bool) -> bool:
+    def _is_demo_user(self, username: str, standing: Standing) -> bool:
         """Tell whether this is the demo user, who exists on a private server that has no user of its own."""
-        return username == DEMO_USERNAME and self._settings.private and not any_user
+        return username == DEMO_USERNAME and self._settings.private and not standing.any_user
 
     # -- users
 
     def add_user(self, name: str, password: str, tutorial: bool = False) -> None:
         """Make a user; raise ValueError, one sentence, if the name or the password cannot be."""
         name, stored = _checked_name(name), hash_password(_checked_password(password), self._cost)
-        if not self._store.put_user(name, stored, self._epoch(), tutorial, new=True):
+        if not self._store.add_user(name, stored, self._epoch(), tutorial):
             raise ValueError(f"there is a user {name} already: `user passwd` changes the password")
 
     def change_password(self, name: str, password: str) -> None:
         """Give a user a new password, and end all of the user's sessions."""
         name, stored = _checked_name(name), hash_password(_checked_password(password), self._cost)
-        if not self._store.put_user(name, stored, self._epoch(), False, new=False):
+        if not self._store.change_password(name, stored, self._epoch()):
             raise ValueError(f"there is no user {name}")
 
     def end_sessions(self, name: str) -> None:
@@ -1021,7 +987,7 @@ def log_line(now: float, event: Event) -> str:
     words = [time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)), event.name]
     for name, value in event.fields.items():
         text = value[:MAX_VALUE_CHARS].encode("unicode_escape").decode("ascii").replace('"', '\\"')
-        words.append(f'{name}="{text}"' if re.search(r'[^!#-<>-~]', text) or not text else f"{name}={text}")
+        words.append(f'{name}="{text}"' if re.search('[ "=]', text) or not text else f"{name}={text}")
     return " ".join(words)
 
 
@@ -1037,21 +1003,18 @@ class Log:
 
     def __call__(self, event: Event) -> None:
         """Take `event`; never waits."""
-        self._put(log_line(self._clock(), event))
+        self.write(log_line(self._clock(), event))
 
-    def _put(self, line: str) -> None:
+    def write(self, text: str) -> None:
+        """Take a line; as if this were a file, since Python's own `logging` has something to say as well."""
         try:
             if self._dropped:
                 lost = Event("log", {"dropped": str(self._dropped)})
                 self._lines.put_nowait(log_line(self._clock(), lost))
                 self._dropped = 0
-            self._lines.put_nowait(line)
+            self._lines.put_nowait(text.rstrip("\n"))
         except queue.Full:
             self._dropped += 1
-
-    def write(self, text: str) -> None:
-        """Take what Python's own `logging` has to say, as if this were a file."""
-        self._put(text.rstrip("\n"))
 
     def _write(self) -> None:
         while (line := self._lines.get()) is not None:
@@ -1810,7 +1773,7 @@ def build(
     store: Store,
     clock: Callable[[], float] = time.time,
     log: Callable[[Event], None] = lambda event: None,
-    cost: Cost = COST,
+    cost: str = COST,
 ) -> App:
     """Return the whole application, without a port."""
     return App(settings, store, Accounts(settings, store, clock, cost), Writer(clock), clock, log)
@@ -2734,10 +2697,14 @@ async def _serve_until_signalled(server: Server, greeting: str) -> None:
 
 def _password() -> str:
     """Return a password: asked for twice and not shown on a terminal, else one line of standard input."""
-    if not sys.stdin.isatty():
-        return sys.stdin.readline().rstrip("\r\n")
-    password = getpass.getpass("Password: ")
-    if password != getpass.getpass("Again: "):
+    if sys.stdin is None or not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n") if sys.stdin else ""
+    try:
+        password = getpass.getpass("Password: ")
+        again = getpass.getpass("Again: ")
+    except EOFError:
+        raise ValueError("there is no password, so nothing has changed") from None
+    if password != again:
         raise ValueError("the two passwords differ")
     return password
 
@@ -2876,8 +2843,9 @@ def _proofs(database: str) -> Iterator[tuple[str, Callable[[], bool]]]:
 
     key = minijwt.base64url_decode(RFC_KEY)
     yield "HMAC-SHA256: the token of RFC 7515", lambda: bool(minijwt.explain(RFC_TOKEN, key, now=RFC_NOW)["valid"])
-    stored = f"{COST.scheme}${RFC_STORED[COST.scheme]}"
-    yield f"{COST.scheme}: the password of RFC 7914", lambda: check_password(RFC_PASSWORDS[COST.scheme], stored)
+    scheme = COST.partition("$")[0]
+    stored = f"{scheme}${RFC_STORED[scheme]}"
+    yield f"{scheme}: the password of RFC 7914", lambda: check_password(RFC_PASSWORDS[scheme], stored)
     yield f"SQLite {sqlite3.sqlite_version}: a user is kept, and logs in", login
     yield "the refresh token is good for another", lambda: post("/refresh") == 200
     yield "the same, with one letter of its signature changed, is refused", tamper
@@ -2930,7 +2898,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status: 0 all is well, 2 something is wrong and was said in a sentence."""
-    warnings.simplefilter("ignore", minijwt.InsecureKeyLengthWarning)  # once is enough, and `risks` says it
+    warnings.simplefilter("ignore", minijwt.InsecureKeyLengthWarning)  # once is enough, and `check_exposure` says it
     logging.basicConfig(format=LOG_FORMAT)
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["token"]:
@@ -2939,7 +2907,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         status: int = arguments.run(arguments)
         return status
-    except (SettingsError, StoreError, ValueError) as error:
+    except (SettingsError, ValueError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
     except sqlite3.Error as error:
         print(f"{PROGRAM}: the database does not answer: {error}", file=sys.stderr)

@@ -151,5 +151,5 @@ def command(directory, *arguments, stdin="", **environment):
 def add_cheaply(path, name="ann", password=PASSWORD, epoch="e" * 16, tutorial=False):
     """Add a user to the database at `path` whose password costs nothing to check."""
     store = server.Store(os.fspath(path))
-    assert store.put_user(name, server.hash_password(password, CHEAP), epoch, tutorial, new=True)
+    assert store.add_user(name, server.hash_password(password, CHEAP), epoch, tutorial)
     store.close()

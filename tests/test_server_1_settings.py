@@ -108,6 +108,7 @@ TOGETHER = [
     ({"COOKIE_SECURE": "off"}, "COOKIE_SAMESITE"),
     ({"COOKIE_SECURE": "off", "COOKIE_SAMESITE": "Lax", "COOKIE_NAME": "__Host-jwt"}, "COOKIE_NAME"),
     ({"COOKIE_SECURE": "off", "COOKIE_SAMESITE": "Lax", "COOKIE_NAME": "__Secure-jwt"}, "COOKIE_NAME"),
+    ({"COOKIE_SECURE": "off", "COOKIE_SAMESITE": "Lax", "COOKIE_NAME": "__host-jwt"}, "COOKIE_NAME"),
     ({"REFRESH_TOKEN_SECRET": "a" * 32}, "REFRESH_TOKEN_SECRET"),
     ({"TLS_CERT": "cert.pem"}, "TLS_CERT is set without TLS_KEY"),
     ({"TLS_KEY": "key.pem"}, "TLS_KEY is set without TLS_CERT"),
@@ -158,6 +159,10 @@ DOTENV = [
     ("  A=1", {"A": "1"}),
     ("A=ü", {"A": "ü"}),
     (r"A='it\'s'", {"A": r"it\'s"}),
+    ("A='it's'", {"A": "it's"}),
+    ('A="{"k":1}"', {"A": '{"k":1}'}),
+    ('A="a\\nb" y', {"A": '"a\nb" y'}),
+    ('A="', {"A": '"'}),
     ("A=1\rB=2", {"A": "1", "B": "2"}),
     ("", {}),
 ]
@@ -189,8 +194,8 @@ def risky(**changes):
 RISKS = [
     ({}, "demo user"),
     ({"random_secrets": True}, "random"),
-    ({"access_secrets": (b"a" * 32, b"short")}, "ACCESS_TOKEN_SECRET has only 5"),
-    ({"refresh_secrets": (b"short",)}, "REFRESH_TOKEN_SECRET has only 5"),
+    ({"access_secrets": (b"a" * 32, b"short")}, "ACCESS_TOKEN_SECRET, or its OLD, has only 5"),
+    ({"refresh_secrets": (b"short",)}, "REFRESH_TOKEN_SECRET, or its OLD, has only 5"),
     ({"cookie_secure": False}, "COOKIE_SECURE=off"),
     ({"exposed_file": ".env"}, "chmod 600 .env"),
 ]
@@ -204,7 +209,7 @@ def test_a_risk_is_a_warning_in_private_and_a_refusal_in_the_open(changes, word)
             check_exposure(risky(host=host, **changes), word != "demo user")
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.10", "::1"])
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.10", "::1", "0:0::0001"])
 def test_loopback_is_private(host):
     assert risky(host=host).private
 
@@ -243,4 +248,4 @@ def test_a_dotenv_that_others_can_read_is_noticed(tmp_path):
 
 def test_no_sentence_holds_a_secret():
     settings = risky(access_secrets=(b"hunter2",), refresh_secrets=(b"hunter3",), random_secrets=True)
-    assert "hunter" not in " ".join(server.risks(settings, False)) + repr(settings) + f"{settings}"
+    assert "hunter" not in " ".join(server.check_exposure(settings, False)) + repr(settings) + f"{settings}"

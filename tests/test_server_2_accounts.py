@@ -11,8 +11,11 @@ from server import Refused
 HERE = ipaddress.ip_address("127.0.0.1")
 
 
+SESSION = {"username": "admin", "sid": "5" * 32, "gen": 0, "epoch": "demo", "iat": NOW, "exp": NOW + 86_400}
+
+
 def session_token(**changes):
-    return refresh_token(**{"sid": "5" * 32, "gen": 0, "epoch": "demo", **changes})
+    return refresh_token(**{**SESSION, **changes})
 
 
 def test_the_access_token_has_exactly_the_tutorials_claims():
@@ -69,6 +72,8 @@ BAD_TOKENS = [
     ("for an audience", refresh_token(aud="x"), "invalid_audience"),
     ("sid only", refresh_token(sid="5"), "no_refresh_token"),
     ("no epoch", session_token(epoch=None), "no_refresh_token"),
+    ("epoch null", minijwt.encode({**SESSION, "epoch": None}, REFRESH), "no_refresh_token"),
+    ("epoch a number", session_token(epoch=0), "no_refresh_token"),
     ("no gen", session_token(gen=None), "no_refresh_token"),
     ("sid a number", session_token(sid=5), "no_refresh_token"),
     ("gen a string", session_token(gen="0"), "no_refresh_token"),

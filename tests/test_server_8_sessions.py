@@ -694,7 +694,7 @@ class Life:
         return True
 
     def epoch(self, name):
-        return self.app.store.user(name)[1]
+        return self.app.store.standing(name, "").epoch
 
     def add(self):
         name, tutorial = self.random.choice(self.NAMES), self.random.random() < 0.3

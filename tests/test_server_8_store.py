@@ -68,7 +68,7 @@ def test_many_may_make_the_same_file_at_once(tmp_path):
 
         def one(n, path=path):
             store = server.Store(path)
-            store.put_user(str(n), "p", "e", False, new=True)
+            store.add_user(str(n), "p", "e", False)
             names = store.names()
             store.close()
             return str(n) in names
@@ -93,9 +93,9 @@ def newer_database(path):
 
 REFUSED = [
     ("of another program", other_database, "is another program's database"),
-    ("of a newer version", newer_database, "was written by a newer minijwt (schema 2)"),
+    ("of a newer version", newer_database, "another version of minijwt has written it (schema 2)"),
     ("garbage", lambda path: path.write_bytes(b"garbage " * 1_000), "file is not a database"),
-    ("a directory", lambda path: path.mkdir(), "directory"),
+    ("a directory", lambda path: path.mkdir(), "unable to open"),
     ("in no directory", lambda path: None, "No such file or directory"),
 ]
 
@@ -105,7 +105,7 @@ def test_a_file_that_is_not_ours_is_refused_in_a_sentence_and_left_as_it_is(tmp_
     path = tmp_path / "none" / "x.db" if "No such" in sentence else tmp_path / "x.db"
     make(path)
     before = path.read_bytes() if path.is_file() else None
-    with pytest.raises(server.StoreError) as error:
+    with pytest.raises(server.SettingsError) as error:
         server.Store(str(path))
     assert sentence in str(error.value) and str(path) in str(error.value) and "\n" not in str(error.value)
     for arguments in ([], ["user", "list"]):
@@ -118,7 +118,7 @@ def test_a_file_that_is_not_ours_is_refused_in_a_sentence_and_left_as_it_is(tmp_
 
 def test_a_store_that_was_refused_leaves_no_connection_open(tmp_path):
     other_database(tmp_path / "x.db")
-    script = "import gc, server\ntry:\n    server.Store('x.db')\nexcept server.StoreError:\n    pass\ngc.collect()\n"
+    script = "import gc, server\ntry:\n    server.Store('x.db')\nexcept server.SettingsError:\n    pass\ngc.collect()\n"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
         cwd=tmp_path, env={"PYTHONPATH": os.path.dirname(server.__file__), "PATH": "/usr/bin:/bin"},
@@ -144,7 +144,7 @@ def test_what_the_user_commands_do_is_seen_by_running_servers_at_once(tmp_path):
         assert statuses() == [200, 200]
         assert command(tmp_path, "user", "logout", "ann", **environment)[0] == 0
         assert statuses() == [406, 406]
-        token = sign(epoch=server.Store(str(path)).user("ann")[1], iat=now, exp=now + DAY)
+        token = sign(epoch=server.Store(str(path)).standing("ann", "").epoch, iat=now, exp=now + DAY)
         assert statuses() == [200, 200]
         first.exchange(raw_logout(token))
         assert statuses() == [406, 406]
@@ -248,6 +248,24 @@ def test_a_database_that_fails_is_a_503_and_nothing_has_happened_and_it_recovers
     assert works(app, enter(app))
 
 
+def test_what_comes_after_a_lost_transaction_is_not_kept_either(monkeypatch):
+    kind, state = faulty(monkeypatch), {"on": False}
+    torn(kind, state)
+    app = build(rotate_refresh=True)
+    app.accounts.add_user("ann", PASSWORD)
+    tokens = [enter(app), enter(app)]
+
+    def unlucky():
+        state["on"] = True
+        answer = use(app, tokens[0])
+        state["on"] = False
+        return answer
+
+    with pytest.raises(sqlite3.OperationalError, match="the transaction was lost"):
+        app.store.group([unlucky, lambda: use(app, tokens[1])])
+    assert [app.store.standing("ann", claims_of(token)["sid"]).generation for token in tokens] == [None, None]
+
+
 def test_a_full_disk_is_a_503_and_recovers(monkeypatch):
     kind, state = faulty(monkeypatch), {"on": False}
     full(kind, state)
@@ -257,7 +275,7 @@ def test_a_full_disk_is_a_503_and_recovers(monkeypatch):
     state["on"] = True
     seen, held = set(), []
     for number in range(300):  # until the pages that are there are full
-        answer = use(app, sign("ann", f"{number}" * 40, epoch=app.store.user("ann")[1]))
+        answer = use(app, sign("ann", f"{number}" * 40, epoch=app.store.standing("ann", "").epoch))
         seen.add(answer.status)
         held += [cookie_of(answer)] if answer.status == 200 else []
         if answer.status == 503:

@@ -6,7 +6,7 @@ import math
 import pytest
 import server
 from serverkit import NOW, Clock, body, build, request
-from sessionkit import DAY, PASSWORD, WEEK, attempt, code, enter
+from sessionkit import DAY, PASSWORD, WEEK, attempt, code, enter, faulty
 
 NETWORKS = server._networks
 
@@ -49,6 +49,14 @@ def test_who_is_turned_away_does_not_wait_any_longer_for_it():
         assert wait_of(attempt(app, "ann", "wrong", "192.0.2.1")) == NOW + 30 - clock.now
     clock.now = NOW + 30
     assert attempt(app, "ann", PASSWORD, "192.0.2.1").status == 200
+
+
+def test_the_log_says_whose_account_waits_if_there_is_one():
+    app = house(login_max_failures=1)
+    for name, logged in (("ann", "ann"), ("a password by mistake", "unknown")):
+        refused = [attempt(app, name, "wrong", "192.0.2.1").events[0].fields for _ in range(2)]
+        assert [(each["result"], each["user"]) for each in refused] == [
+            ("wrong_credentials", logged), ("throttled", logged)]  # fmt: skip
 
 
 def test_success_clears_the_count():
@@ -160,6 +168,16 @@ def test_the_rows_are_bounded_and_the_oldest_go_first(monkeypatch):
     assert app.store._rows("SELECT count(*) FROM failure")[0][0] <= 51
     assert fail(app, 1, "first") == [406], "it was the oldest"
     assert fail(app, 10, "name 199") == [406] * 9 + [429], "it was the youngest"
+
+
+def test_old_rows_are_found_by_their_index(monkeypatch):
+    statements, kind = [], faulty(monkeypatch)
+    kind.before = staticmethod(lambda connection, statement: statements.append(statement))
+    app = house()
+    fail(app, 1)
+    (delete,) = [statement for statement in statements if statement.startswith("DELETE FROM failure WHERE key IN")]
+    plan = app.store._connection().execute("EXPLAIN QUERY PLAN " + delete, (0, 0)).fetchall()
+    assert any("SEARCH" in row[3] and "failure_expires (expires<?)" in row[3] for row in plan)
 
 
 def test_expired_rows_go():

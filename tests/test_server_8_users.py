@@ -113,7 +113,7 @@ def test_the_user_commands_as_one_transcript(cheap):
         assert (found[0], found[1]) == (status, out), line
         assert found[2] == "" if sentence is None else said(found[2]) == sentence, line
     store = server.Store("users.db")
-    assert server.check_password("a third horse", store.user("ann")[0])
+    assert server.check_password("a third horse", store.standing("ann", "").password)
     assert store.standing("cy", "").tutorial and not store.standing("ann", "").tutorial
     store.close()
 
@@ -223,7 +223,7 @@ def test_init_writes_a_file_for_its_owner_alone_and_never_over_an_existing_one(t
     assert (settings.cookie_samesite, settings.cookie_name, settings.cookie_secure) == ("Strict", "__Host-jwt", True)
     assert [len(secret) for secret in settings.access_secrets + settings.refresh_secrets] == [43, 43]
     assert not any(secret.decode() in out for secret in settings.access_secrets + settings.refresh_secrets)
-    assert server.risks(settings, any_user=True) == []
+    assert server.check_exposure(settings, any_user=True) == []
     lines = text.splitlines()
     for number, line in enumerate(lines):
         if line and not line.startswith(("#", "REFRESH_TOKEN_SECRET")):
