@@ -1058,7 +1058,7 @@ class Request(NamedTuple):
 
     method: str
     path: str  # without the query, which no endpoint looks at
-    fields: Mapping[bytes, bytes]
+    fields: dict[bytes, bytes]
     body: bytes = b""
     keep_alive: bool = True
     version: bytes = b"HTTP/1.1"
@@ -1207,7 +1207,6 @@ class Framer:
         self.peer = peer
         self._buffer = bytearray()  # what has not been used yet; taking from its front does not move the rest
         self._head: tuple[Request, int] | None = None  # parsed, its body not yet here
-        self._told = False  # its client has heard that it may go on
 
     def receive(self, data: bytes) -> None:
         """Add `data` to what has arrived."""
@@ -1239,7 +1238,6 @@ class Framer:
                 return None
             self._head = parse_head(bytes(self._buffer[:end]), self.peer)
             del self._buffer[: end + 4]
-            self._told = False
         request, length = self._head
         if len(self._buffer) < length:
             return None
@@ -1251,20 +1249,17 @@ class Framer:
 
     def expecting(self) -> Request | None:
         """Return, once, the head of a request whose client waits for a word before it sends the body."""
-        if self._head is None or self._told or self._buffer:
+        if self._head is None or self._buffer:
             return None
-        self._told, (head, _) = True, self._head
-        return head if b"expect" in head.fields and head.version != b"HTTP/1.0" else None
+        head = self._head[0]
+        return head if head.fields.pop(b"expect", b"") and head.version != b"HTTP/1.0" else None
 
-    def begun(self) -> Request | None:
-        """Return what is known of a request that is not whole: its head, or no more than that it is a HEAD."""
-        bodiless = self._buffer.startswith(b"HEAD ")  # RFC 9110 §9.3.2: and so is every answer to it
-        return self._head[0] if self._head else Request("HEAD", "unknown", {}, peer=self.peer) if bodiless else None
-
-    def end(self) -> None:
-        """Raise HTTPError if the bytes ended in the middle of a request: a short body is never acted upon."""
-        if self.busy:
-            raise _malformed("incomplete", "The request ended before it was complete.")
+    def begun(self) -> Request:
+        """Return what is known of a request that is not whole: its head, or no more than whether it is a HEAD."""
+        if self._head:
+            return self._head[0]
+        method = "HEAD" if self._buffer.startswith(b"HEAD ") else "unknown"  # RFC 9110 §9.3.2: no answer has a body
+        return Request(method, "unknown", {}, peer=self.peer)
 
 
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
@@ -1278,7 +1273,7 @@ def _unescape(text: bytes) -> str:
 def parse_form(request: Request) -> dict[str, list[str]]:
     """Return the fields of a form body (WHATWG URL §5.1), each with its values; ValueError if it is not one."""
     kind, _, parameters = request.fields.get(b"content-type", b"").lower().partition(b";")
-    charset = parameters.replace(b" ", b"").replace(b'"', b"")
+    charset = parameters.translate(None, b' \t"')
     if kind.strip(b" \t") != b"application/x-www-form-urlencoded" or charset not in (b"", b"charset=utf-8"):
         raise ValueError("not a form in UTF-8")
     if request.body.count(b"&") >= MAX_PAIRS:
@@ -1339,17 +1334,17 @@ class Writer:
         """Return what every answer carries; made once a second, because of the Date (RFC 9110 §6.6.1)."""
         second = int(self._clock())
         if second != self._second:
-            self._second = second
             self._common = (
                 f"Date: {formatdate(second, usegmt=True)}\r\n"
                 "Cache-Control: no-store\r\n"  # RFC 6749 §5.1: no cache may keep a token
                 "X-Content-Type-Options: nosniff\r\n"
                 "Referrer-Policy: no-referrer\r\n"
             ).encode("ascii")
+            self._second = second  # only now, since the stock server's threads share this
         return self._common
 
-    def write(self, response: Response, request: Request | None, keep_alive: bool) -> bytes:
-        """Return `response` as the answer to `request` (None: it could not be read), ready to be sent."""
+    def write(self, response: Response, request: Request, keep_alive: bool) -> bytes:
+        """Return `response` as the answer to `request`, ready to be sent."""
         status = response.status
         head = [_STATUS_LINES[status]]
         if status != HTTPStatus.NO_CONTENT:  # RFC 9110 §8.6: it has no Content-Length
@@ -1361,9 +1356,9 @@ class Writer:
             head.append(f"{name}: {value}\r\n")
         if not keep_alive:
             head.append("Connection: close\r\n")
-        elif request is not None and request.version == b"HTTP/1.0":
+        elif request.version == b"HTTP/1.0":
             head.append("Connection: keep-alive\r\n")
-        body = b"" if request is not None and request.method == "HEAD" else response.body
+        body = b"" if request.method == "HEAD" else response.body
         return "".join(head).encode("ascii") + self._common_fields() + b"\r\n" + body
 
 
@@ -1757,26 +1752,20 @@ def asks_for_html(request: Request) -> bool:
 CHALLENGE = 'Bearer realm="minijwt"'  # what belongs into every 401 (RFC 9110 §11.6.1, RFC 6750 §3)
 
 
-class App(NamedTuple):
-    """Everything that an answer depends on."""
+class App:
+    """Everything that an answer depends on: the whole application, without a port."""
 
-    settings: Settings
-    store: Store
-    accounts: Accounts
-    writer: Writer
-    clock: Callable[[], float]
-    log: Callable[[Event], None]
-
-
-def build(
-    settings: Settings,
-    store: Store,
-    clock: Callable[[], float] = time.time,
-    log: Callable[[Event], None] = lambda event: None,
-    cost: str = COST,
-) -> App:
-    """Return the whole application, without a port."""
-    return App(settings, store, Accounts(settings, store, clock, cost), Writer(clock), clock, log)
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        clock: Callable[[], float] = time.time,
+        log: Callable[[Event], None] = lambda event: None,
+        cost: str = COST,
+    ) -> None:
+        self.settings, self.store, self.clock, self.log = settings, store, clock, log
+        self.accounts = Accounts(settings, store, clock, cost)
+        self.writer = Writer(clock)
 
 
 def answer_json(status: int, value: object, *fields: tuple[str, str]) -> Response:
@@ -1921,33 +1910,12 @@ ROUTES: dict[str, dict[str, Route]] = {
 PAGE_ONLY = "/explain"  # is there while PAGE=on, for our own page: never CORS
 
 
-PREFLIGHT_SECONDS = "600"  # how long a browser may remember what another origin may do
-
-
 def lane_of(app: App, request: Request) -> str:
     """Return where `request` is to be answered."""
     route = ROUTES.get(request.path, {}).get(request.method)
     if route is None:
         return INLINE
     return route.rotating if app.settings.rotate_refresh else route.lane
-
-
-def _find(app: App, request: Request) -> Endpoint:
-    """Return the endpoint for `request`, or the one that answers OPTIONS.
-
-    Raises HTTPError 404, or 405 with Allow (RFC 9110 §15.5.6).
-    """
-    methods = ROUTES.get(request.path) if request.path != "*" else {}
-    if methods is None or (request.path == PAGE_ONLY and not app.settings.page):
-        raise HTTPError(HTTPStatus.NOT_FOUND, "not_found", "There is nothing here.")
-    route = methods.get("GET" if request.method == "HEAD" else request.method)
-    if route is None:
-        known = ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
-        if request.method == "OPTIONS":
-            return lambda app, request: Response(HTTPStatus.NO_CONTENT, fields=(("Allow", known),))
-        message = f"This path knows only {known}."
-        raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", message, ("Allow", known))
-    return route.endpoint
 
 
 def _check_site(app: App, request: Request) -> None:
@@ -1971,11 +1939,23 @@ def _check_site(app: App, request: Request) -> None:
 
 
 def admit(app: App, request: Request) -> Endpoint:
-    """Return the endpoint for `request`, whose body need not be here yet; raise HTTPError if there will be none."""
-    endpoint = _find(app, request)
+    """Return the endpoint for `request`, whose body need not be here yet, or the one that answers OPTIONS.
+
+    Raises HTTPError: 404, 405 with Allow (RFC 9110 §15.5.6), or 403 for a POST from a page of another site.
+    """
+    methods = ROUTES.get(request.path) if request.path != "*" else {}
+    if methods is None or (request.path == PAGE_ONLY and not app.settings.page):
+        raise HTTPError(HTTPStatus.NOT_FOUND, "not_found", "There is nothing here.")
+    route = methods.get("GET" if request.method == "HEAD" else request.method)
+    if route is None:
+        known = ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
+        if request.method == "OPTIONS":
+            return lambda app, request: Response(HTTPStatus.NO_CONTENT, fields=(("Allow", known),))
+        message = f"This path knows only {known}."
+        raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", message, ("Allow", known))
     if request.method == "POST":
         _check_site(app, request)
-    return endpoint
+    return route.endpoint
 
 
 def share(app: App, request: Request, response: Response) -> Response:
@@ -1989,7 +1969,7 @@ def share(app: App, request: Request, response: Response) -> Response:
         if request.method == "OPTIONS" and b"access-control-request-method" in request.fields:
             fields += [("Access-Control-Allow-Methods", value) for name, value in response.fields if name == "Allow"]
             fields.append(("Access-Control-Allow-Headers", "Authorization, Content-Type"))
-            fields.append(("Access-Control-Max-Age", PREFLIGHT_SECONDS))
+            fields.append(("Access-Control-Max-Age", "600"))  # seconds that the browser may remember all that
     return response._replace(fields=(*response.fields, *fields))
 
 
@@ -2026,29 +2006,22 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 10.0  # seconds that a silent client may cost a thread of the stock server
 
     def __init__(self, request: Any, client_address: Any, server: Any) -> None:
-        """`request` is the stock server's socket, or None if somebody else calls `receive`, and may set `dispatch`:
-        that returns the response, or None if it follows later, through `answer`.
-        """
+        """`request` is the stock server's socket, which is served before this returns; None for a Connection."""
         self.framer = Framer(client_address[0])
-        self.dispatch: Callable[[Request], Response | None] = partial(respond, self.app)
         self.close_connection = False
-        self.reusable = request is None
+        self.reusable = request is None  # whether another request may follow
         if request is not None:
-            super().__init__(request, client_address, server)  # which calls `handle`, and blocks until the end
+            super().__init__(request, client_address, server)  # which calls `handle`
 
     def handle(self) -> None:
         """Answer one request of the stock server's socket, then close: an idle client would hold a thread."""
         try:
             while not self.close_connection:
                 data = self.rfile.read1(MAX_HEAD_BYTES)
-                self.wfile.write(self.receive(data) if data else self.end())
+                self.framer.receive(data)
+                self.wfile.write(self.proceed() if data else self.end())
         except OSError:
             pass  # the client is silent or gone: nobody to tell
-
-    def receive(self, data: bytes) -> bytes:
-        """Take `data` as it has arrived; return the answer that is due now, if one is. More may be: see `proceed`."""
-        self.framer.receive(data)
-        return self.proceed()
 
     def proceed(self) -> bytes:
         """Return the answer to the next request, or b"" if that is not whole yet, or answered later."""
@@ -2059,48 +2032,51 @@ class Handler(BaseHTTPRequestHandler):
                 return b"HTTP/1.1 100 Continue\r\n\r\n"
         except HTTPError as error:
             return self.refuse(error)
-        response = None if request is None else self.dispatch(request)
-        return b"" if request is None or response is None else self.answer(request, response)
+        if request is None:
+            return b""
+        response = self.dispatch(request)
+        return b"" if response is None else self.answer(request, response)
+
+    def dispatch(self, request: Request) -> Response | None:
+        """Return the response to `request`, or None if it follows later, through `answer`."""
+        return respond(self.app, request)
 
     def answer(self, request: Request, response: Response) -> bytes:
         """Return `response` as the answer to `request`."""
         self.close_connection = not (request.keep_alive and self.reusable)
-        return self._write(response, request)
+        return self._render(response, request)
 
     def end(self) -> bytes:
-        """Return the last answer after the last byte, if one is due."""
+        """Return the last answer after the last byte, if one is due: a short body is never acted upon."""
         self.close_connection = True
-        try:
-            self.framer.end()
-        except HTTPError as error:
-            return self.refuse(error)
-        return b""
+        error = _malformed("incomplete", "The request ended before it was complete.")
+        return self.refuse(error) if self.framer.busy else b""
 
     def refuse(self, error: HTTPError) -> bytes:
         """Return the answer to bytes that are no whole request. Where the next one would begin, nobody knows: close."""
         self.close_connection = True
-        return self._write(error_response(error), self.framer.begun())
+        return self._render(error_response(error), self.framer.begun())
 
-    def _write(self, response: Response, request: Request | None) -> bytes:
+    def _render(self, response: Response, request: Request) -> bytes:
         """Return `response`, ready to be sent, and log what is to be logged."""
-        if request is not None and self.app.settings.allowed_origins:
+        if self.app.settings.allowed_origins:
             response = share(self.app, request, response)
         for event in response.events:
             self.app.log(event)
         if self.app.settings.access_log:
-            seen = request or Request("unknown", "unknown", {}, peer=self.framer.peer)
-            about = {"method": seen.method, "path": seen.path, "status": str(int(response.status))}
-            self.app.log(Event("request", {**about, **_from(self.app, seen)}))
+            about = {"method": request.method, "path": request.path, "status": str(int(response.status))}
+            self.app.log(Event("request", {**about, **_from(self.app, request)}))
         return self.app.writer.write(response, request, keep_alive=not self.close_connection)
 
 
 def handler_for(app: App) -> type[Handler]:
-    """Return a handler class for `app`, for the event loop or for `http.server.ThreadingHTTPServer`."""
+    """Return a handler class for `app`, to be given to `http.server.ThreadingHTTPServer`."""
     return type("Handler", (Handler,), {"app": app})
 
 
 # ---- Connection and Server -------------------------------------------------------------------------------
-# An event loop: a slow client costs a buffer here, and not a thread. Knows bytes and deadlines, not what they mean.
+# A Connection is a Handler that an event loop feeds: a slow client costs a buffer here, and not a thread. Knows bytes,
+# lanes and deadlines; what is answered, and when a connection must close, is decided above.
 
 REQUEST_SECONDS = 5.0  # from the first byte of a request to its last
 IDLE_SECONDS = 30.0  # between two requests
@@ -2113,12 +2089,11 @@ SHUTDOWN_SECONDS = 10.0  # for answers that are on their way when we are told to
 SHUTDOWN_STEP_SECONDS = 0.02
 BACKLOG = 1024  # connections that may wait to be accepted
 ACCEPTS_AT_ONCE = 16  # of them, before anybody else is served
-MAX_CONNECTIONS = 4_096  # of people who mean us harm each costs 50 KB: a request that is almost whole
+MAX_CONNECTIONS = 4_096  # of people who mean us harm each costs 75 KB: a request that is almost whole
 SPARE_SHARE = 32  # when there are too many, 1/32 more are dropped, so that the search for them is rare
 BUFFER_BYTES = 65_536  # of each socket, in the kernel: left alone, it lends megabytes to a client that never reads
-ANSWERS_AT_ONCE = 16  # in a turn, to clients that pipeline; one to each at least
 HASHES_AT_ONCE = max(1, (os.cpu_count() or 1) - 1)  # one core is for the loop
-RESERVED_DESCRIPTORS = 64 + 4 * HASHES_AT_ONCE  # for the database, three a thread; listening, logs; accepting
+RESERVED_DESCRIPTORS = 64 + 4 * HASHES_AT_ONCE  # three a thread for the database; listeners, log, those just accepted
 MAX_WAITING_LOGINS = 64  # the last one waits for sixteen seconds of work, on two cores
 WRITES_AT_ONCE = 256  # requests to a commit
 
@@ -2178,13 +2153,9 @@ class Lanes:
             self._on_loop(self._written, works, responses)
         self._app.store.close()
 
-    @staticmethod
-    def _written(works: list[tuple[Request, Done]], responses: list[Response]) -> None:
+    def _written(self, works: list[tuple[Request, Done]], responses: list[Response]) -> None:
         for (_, done), response in zip(works, responses):
-            try:
-                done(response)
-            except Exception:  # the next ones are answered
-                logger.exception("unexpected error")
+            self._loop.call_soon(done, response)  # each by itself: whatever goes wrong, the next ones are answered
 
     def hand_over(self) -> None:
         """Let the writer have what this turn has for it, in one piece."""
@@ -2198,27 +2169,22 @@ class Lanes:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-class Connection(asyncio.Protocol):
-    """One client: feeds a Handler and sends what it returns."""
+class Connection(Handler, asyncio.Protocol):
+    """One client: a Handler whose bytes come from the event loop, and whose answers may come from another lane."""
 
-    __slots__ = (
-        "_closing", "_ended", "_handler", "_lost", "_made", "_server", "_transport", "_waiting", "_writable",
-        "deadline", "opening", "place", "since",
-    )  # fmt: skip
     _transport: asyncio.Transport  # once there is one
-    opening: asyncio.Task[Any]  # ends when there is a transport, or never will be
+    opening: asyncio.Task[Any]  # ends when there is one, or never will be
 
     def __init__(self, server: Server, address: str) -> None:
         """Take in a client that has connected from `address`; over TLS there is no transport yet."""
+        super().__init__(None, (address,), None)
+        self.app = server.app
         self._server = server
-        self._handler = server.handler_class(None, (address,), None)
-        self._handler.dispatch = self._dispatch
         self._made = False  # there is a transport
         self._writable = True
-        self._closing = False
-        self._lost = False
         self._ended = False  # the client sends no more
         self._waiting: Request | None = None  # to be answered in another lane
+        self.closing = False  # no request is answered any more
         self.place = place_of(_address(address) or ipaddress.IPv4Address(0))
         self._allow(REQUEST_SECONDS)
 
@@ -2226,16 +2192,6 @@ class Connection(asyncio.Protocol):
         """Give the client `seconds` from now for what it has to do."""
         self.since = self._server.instant()  # seconds of a clock that never goes back
         self.deadline = self.since + seconds
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request has begun to arrive, and not ended."""
-        return self._handler.framer.busy
-
-    @property
-    def in_body(self) -> bool:
-        """Whether the head of a request is here, and its body is not."""
-        return self._handler.framer.in_body
 
     @property
     def droppable(self) -> bool:
@@ -2246,38 +2202,31 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport, self._made = transport, True
 
-    def lost(self) -> None:
-        """Neither read nor write any more."""
-        self._closing = self._lost = True
-
     def connection_lost(self, error: Exception | None) -> None:
-        self.lost()
+        self.closing = True
         self._server.connections.discard(self)
-        del self.opening, self._handler.dispatch  # both lead back here: a garbage collector would have to find us
+        del self.opening  # it leads back here: a garbage collector would have to find us
         self._transport.close()  # it is; but Python 3.10 warns unless we have said so to TLS
 
     def data_received(self, data: bytes) -> None:
-        if self._closing:
-            return None  # refused already: what else it sends is only read so that our answer is not lost
-        begun = self.busy
-        self._handler.framer.receive(data)
-        if self._waiting is not None:
-            return self._transport.pause_reading()  # one thing after the other
-        if not begun:
+        if self.closing:
+            return  # refused already: what else it sends is only read so that our answer is not lost
+        if not self.framer.busy and self._waiting is None:
             self._allow(REQUEST_SECONDS)
-        return self._server.arrived(self)
+        self.framer.receive(data)
+        self._server.arrived(self)
 
     def write(self, answer: bytes) -> None:
         """Send `answer` now, unless the client has gone."""
-        if not self._lost:
+        if not self.closing:
             self._transport.write(answer)
 
-    def _dispatch(self, request: Request) -> Response | None:
+    def dispatch(self, request: Request) -> Response | None:
         """Answer `request` here if that needs no waiting, else in another lane."""
-        lane = lane_of(self._server.app, request)
+        lane = lane_of(self.app, request)
         if lane == INLINE:
             try:
-                return respond(self._server.app, request)
+                return respond(self.app, request)
             except MustWrite:
                 lane = WRITE
         self._waiting = request
@@ -2285,124 +2234,97 @@ class Connection(asyncio.Protocol):
         return None
 
     def _answered(self, response: Response) -> None:
-        """Send the response that comes from another lane, and go on."""
+        """Take the response that comes from another lane."""
         request, self._waiting = self._waiting, None
         assert request is not None
-        self._allow(REQUEST_SECONDS if self.busy else IDLE_SECONDS)
-        answer = self._handler.answer(request, response)
-        if self._lost:
-            return
-        self._server.send(self, answer)
-        if self._handler.close_connection:
-            self._finish()
-        elif self.busy or self._ended or not self._transport.is_reading():
-            self._go_on()
+        answer = self.answer(request, response)  # the log has it even if the client has gone
+        if not self.closing:
+            self._reply(answer)
 
-    def serve(self, at_once: int) -> None:
-        """Answer the requests that are here, as long as the client takes the answers, but only `at_once` of them."""
-        handler, answered = self._handler, 0
-        while self._writable and not self._closing and self._waiting is None and answered < at_once:
-            answer = handler.proceed()
-            if not answer:
-                break
-            answered += 1
-            self._server.send(self, answer)
-            if handler.close_connection:
-                return self._finish()
+    def serve(self) -> None:
+        """Answer the next request if it is here and the client takes its answers; if it is not, read on."""
+        if self.closing:
+            return
+        if self._waiting is not None or not self._writable:
+            return self._transport.pause_reading()  # one thing after the other
+        answer = self.proceed()
         if self._waiting is not None:
             self.deadline = math.inf  # the client has done its part
-            return None
-        if answered:
-            self._allow(REQUEST_SECONDS if self.busy else IDLE_SECONDS)
-        if answered == at_once and self.busy:
+        elif answer or self._ended:
+            self._reply(answer or self.end())
+        else:
+            self._transport.resume_reading()
+
+    def _reply(self, answer: bytes) -> None:
+        """Send `answer`, and close if it is the last; else look at what is here already, or read on."""
+        self._server.send(self, answer)
+        if self.close_connection:
+            return self._finish()
+        self._allow(REQUEST_SECONDS if self.framer.busy else IDLE_SECONDS)
+        if self.framer.busy or self._ended:
             self._transport.pause_reading()  # what is here comes first, and others before that
             self._server.arrived(self)
-        elif self._ended and self._writable and not self._closing:
-            self._end()
-        elif self._writable and not self._lost and not self._transport.is_reading():
+        else:
             self._transport.resume_reading()
-        return None
-
-    def _go_on(self) -> None:
-        """In the next turn, look at what is here already, and at what the client sends."""
-        if self._writable and not self._closing and self._waiting is None:
-            self._transport.resume_reading()
-            self._server.arrived(self)
 
     def pause_writing(self) -> None:
         """The client does not read its answers: it gets no more, and nothing more is read from it."""
         self._writable = False
-        self._transport.pause_reading()
         self._allow(WRITE_SECONDS)
 
     def resume_writing(self) -> None:
         self._writable = True
-        if not self._closing and self._waiting is None:
-            self._allow(REQUEST_SECONDS)
-            self._go_on()
+        if not self.closing:
+            self._allow(REQUEST_SECONDS if self._waiting is None else math.inf)
+            self._server.arrived(self)
 
     def eof_received(self) -> bool:
         self._ended = True
-        if self._closing:
+        if self.closing:
             return False  # the client has seen our end, and this is its own
         self._server.arrived(self)  # `serve` ends it, after what is here already
-        if self._server.tls:
-            self._server.turn()  # now, since asyncio closes it next
-        return not self._server.tls  # asyncio shall not close: the answers come first. TLS has no half of a connection
-
-    def _end(self) -> None:
-        """The client has sent its last byte, and all that was whole is answered."""
-        if not self._handler.close_connection and self._writable:
-            self._server.send(self, self._handler.end())
-        self._close()
+        while self._server.tls and not self.closing and self.droppable:
+            self._server.turn()  # now, since asyncio closes it next: TLS has no half of a connection
+        return not self._server.tls
 
     def _finish(self) -> None:
         """Close after the last answer, but not with the reset that unread input would cause (RFC 9112 §9.6)."""
-        if self._ended:  # there is no input any more
-            return self._close()
-        self._closing = True
         self._server.flush()
+        self.closing = True
         self._allow(WRITE_SECONDS if self._transport.get_write_buffer_size() else LINGER_SECONDS)
+        if self._ended or self._server.tls:
+            return self._transport.close()
         self._transport.resume_reading()
-        try:
+        with suppress(OSError):  # the client has gone
             self._transport.write_eof()
-        except (OSError, NotImplementedError):  # the client has gone; or TLS
-            self._transport.close()
 
     def expire(self) -> None:
         """The deadline has passed: say so if a request had begun, and close; at once if that was said before."""
-        if self._closing or not self._writable or not self._made:
+        if self.closing or not self._writable or not self._made:
             return self.abort()
-        if self.busy:
+        if self.framer.busy:
             error = HTTPError(HTTPStatus.REQUEST_TIMEOUT, "timeout", "The request took too long to arrive.")
-            self._server.send(self, self._handler.refuse(error))
+            self._server.send(self, self.refuse(error))
         return self._finish()
 
     def stop(self) -> None:
         """Close as soon as what has begun to be answered is written."""
         if not self._made:
             self.abort()
-        elif self._waiting is None:
-            self._close()
-            if self._server.tls:  # whoever does not answer that it is the end is not waited for (RFC 8446 §6.1)
-                asyncio.get_running_loop().call_later(LINGER_SECONDS, self.abort)
-        else:
-            self._handler.reusable = False
+        elif self._waiting is not None:
+            self.reusable = False
+        elif not self.closing:
+            self._ended = True  # nobody listens any more
+            self._finish()
 
     def abort(self) -> None:
         """Close this moment, whatever is lost by that."""
-        self._closing = True
+        self.closing = True
         self._server.connections.discard(self)
         if self._made:
             self._transport.abort()
         else:
             self.opening.cancel()
-
-    def _close(self) -> None:
-        self._closing = True
-        self._server.flush()
-        self._allow(WRITE_SECONDS)
-        self._transport.close()
 
 
 def _bound(address: str, port: int) -> socket.socket:
@@ -2416,6 +2338,8 @@ def _bound(address: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((address, port))
+        listener.listen(BACKLOG)  # until then somebody else could take the port too
+        listener.setblocking(False)
     except OSError:
         listener.close()
         raise
@@ -2459,7 +2383,7 @@ class _SSLProtocol(sslproto.SSLProtocol):
         connection = self._app_protocol
         super().connection_lost(exc)  # it tells the Connection later, and up to Python 3.10 is broken until then
         if isinstance(connection, Connection):
-            connection.lost()
+            connection.closing = True
 
 
 def tls_context(cert: str, key: str) -> ssl.SSLContext:
@@ -2511,7 +2435,6 @@ class Server:
     ) -> None:
         """`instant` returns seconds and never goes back; at most `capacity` clients are connected at one time."""
         self.app = app
-        self.handler_class = handler_for(app)
         self.connections: set[Connection] = set()
         self.instant = instant
         self.tls = tls
@@ -2546,15 +2469,13 @@ class Server:
         """Serve those who have sent something, and send what is waiting."""
         self._scheduled = False
         arrived, self._inbox = self._inbox, []
-        if arrived:
-            share = max(1, ANSWERS_AT_ONCE // len(arrived))  # whoever pipelines may not keep the others waiting
-            with self.app.store.snapshot() if len(arrived) > 1 else nullcontext():  # one alone looks once
-                for connection in arrived:
-                    try:
-                        connection.serve(share)
-                    except Exception:  # whatever one connection does, the others are answered
-                        logger.exception("a connection could not be served")
-                        connection.abort()
+        with self.app.store.snapshot() if len(arrived) > 1 else nullcontext():  # one alone looks once
+            for connection in arrived:
+                try:
+                    connection.serve()
+                except Exception:  # whatever one connection does, the others are answered
+                    logger.exception("a connection could not be served")
+                    connection.abort()
         self.flush()
 
     def flush(self) -> None:
@@ -2577,8 +2498,9 @@ class Server:
                 clients.append(listener.accept())
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 break
-            except OSError as error:  # EMFILE, ENFILE, ENOBUFS, ENOMEM: it would fail again at once
-                self._drop(1)
+            except OSError as error:  # it may well fail again at once
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._drop(1)
                 self._rest(errno.errorcode.get(error.errno or 0, "unknown"))
                 break
         self._drop(len(self.connections) + len(clients) - self._capacity)
@@ -2608,8 +2530,9 @@ class Server:
             return
         idle = [each for each in self.connections if each.droppable]
         held = Counter(each.place for each in idle)
+        count = excess + self._capacity // SPARE_SHARE
         for each in heapq.nsmallest(
-            excess + self._capacity // SPARE_SHARE, idle, key=lambda each: (each.in_body, -held[each.place], each.since)
+            count, idle, key=lambda each: (-held[each.place], each.framer.in_body, each.since)
         ):
             each.abort()
 
@@ -2639,14 +2562,10 @@ class Server:
         self.app.store.read_only()  # on this thread, which is the loop's
         loop.set_exception_handler(self._unexpected)
         self.lanes = Lanes(self.app, loop)
-        for listener in self._sockets:
-            listener.setblocking(False)
-            listener.listen(BACKLOG)
         self._listen()
         sweeper = loop.create_task(self._sweep())
         ready()
         await stopped.wait()
-        sweeper.cancel()
         if self._resting:
             self._resting.cancel()
         for listener in self._sockets:
@@ -2658,6 +2577,7 @@ class Server:
         end = self.instant() + SHUTDOWN_SECONDS
         while self.connections and self.instant() < end:
             await asyncio.sleep(SHUTDOWN_STEP_SECONDS)
+        sweeper.cancel()
         for connection in list(self.connections):
             connection.abort()
         await asyncio.sleep(SHUTDOWN_STEP_SECONDS)  # for those that were aborted
@@ -2681,12 +2601,13 @@ class Server:
 # Knows the process: arguments, signals, exit status.
 
 
-async def _serve_until_signalled(server: Server, greeting: str) -> None:
-    """Serve; SIGTERM or SIGINT ends it in an orderly way, a second one at once."""
+async def _serve_until_signalled(server: Server, greeting: str, clean: Callable[[], None]) -> None:
+    """Serve; SIGTERM or SIGINT ends it in an orderly way, a second one at once, when all is `clean`."""
     stopped = asyncio.Event()
 
     def stop() -> None:
         if stopped.is_set():
+            clean()
             os._exit(1)
         stopped.set()
 
@@ -2699,12 +2620,8 @@ def _password() -> str:
     """Return a password: asked for twice and not shown on a terminal, else one line of standard input."""
     if sys.stdin is None or not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\r\n") if sys.stdin else ""
-    try:
-        password = getpass.getpass("Password: ")
-        again = getpass.getpass("Again: ")
-    except EOFError:
-        raise ValueError("there is no password, so nothing has changed") from None
-    if password != again:
+    password = getpass.getpass("Password: ")
+    if password != getpass.getpass("Again: "):
         raise ValueError("the two passwords differ")
     return password
 
@@ -2772,6 +2689,12 @@ def _serve_command(arguments: argparse.Namespace) -> int:
     tls = tls_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
     directory = "" if settings.database else tempfile.mkdtemp(prefix="minijwt-")
     log = Log(sys.stderr)
+
+    def clean() -> None:
+        log.close()
+        if directory:
+            shutil.rmtree(directory, ignore_errors=True)
+
     logging.basicConfig(stream=log, format=LOG_FORMAT, force=True)
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of clients that have gone
     try:
@@ -2782,17 +2705,15 @@ def _serve_command(arguments: argparse.Namespace) -> int:
         sockets = listen(settings.host, settings.port)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"{'https' if tls else 'http'}://{host}:{sockets[0].getsockname()[1]}"
-        server = Server(build(settings, store, log=log), sockets, tls=tls, capacity=capacity())
+        server = Server(App(settings, store, log=log), sockets, tls=tls, capacity=capacity())
         libraries = {"sqlite": sqlite3.sqlite_version, "openssl": ssl.OPENSSL_VERSION}
         python = sys.version.split()[0]
         log(Event("start", {"version": minijwt.__version__, "url": url, "python": python, **libraries}))
         log(Event("settings", settings.given or {"all": "default"}))
-        asyncio.run(_serve_until_signalled(server, f"Server active on {url}!"))
+        asyncio.run(_serve_until_signalled(server, f"Server active on {url}!", clean))
         log(Event("stop", {}))
     finally:
-        log.close()
-        if directory:
-            shutil.rmtree(directory, ignore_errors=True)
+        clean()
     return 0
 
 
@@ -2828,7 +2749,7 @@ def _proofs(database: str) -> Iterator[tuple[str, Callable[[], bool]]]:
         """Return the status of the answer; the cookie that it may set goes with the next request."""
         nonlocal cookie
         fields = {b"content-type": b"application/x-www-form-urlencoded", b"cookie": cookie.encode()}
-        answer = respond(build(settings, Store(database)), Request("POST", path, fields, body.encode()))
+        answer = respond(App(settings, Store(database)), Request("POST", path, fields, body.encode()))
         cookie = dict(answer.fields).get("Set-Cookie", cookie).partition(";")[0]
         return answer.status
 
@@ -2907,8 +2828,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         status: int = arguments.run(arguments)
         return status
-    except (SettingsError, ValueError) as error:
+    except (SettingsError, OSError, ValueError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
+    except (KeyboardInterrupt, EOFError):  # at the question for a password
+        print(f"{PROGRAM}: nothing has changed", file=sys.stderr)
     except sqlite3.Error as error:
         print(f"{PROGRAM}: the database does not answer: {error}", file=sys.stderr)
     return 2

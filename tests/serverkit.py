@@ -53,7 +53,7 @@ def new_store(clock=None):
 def build(clock=None, store=None, log=None, **changes):
     """A whole server without a port."""
     clock = clock or Clock()
-    return server.build(
+    return server.App(
         settings(**changes), store or new_store(clock), clock, (log if log is not None else []).append, CHEAP
     )
 

@@ -297,7 +297,8 @@ def test_the_cookie_is_as_the_settings_say():
 
 
 def test_a_fault_of_ours_is_a_500_that_says_nothing(caplog):
-    app = build()._replace(accounts=None)
+    app = build()
+    app.accounts = None
     answer = login(app)
     assert (answer.status, body(answer)["code"]) == (500, "internal_error")
     assert "NoneType" not in answer.body.decode() and "NoneType" in caplog.text

@@ -103,7 +103,7 @@ def test_a_flood_of_requests_is_answered_in_order_and_others_are_served_meanwhil
     assert [answer.status for answer in found] == [404] * 3_000 + [200]
 
 
-@pytest.mark.parametrize("count", [server.ANSWERS_AT_ONCE, 2 * server.ANSWERS_AT_ONCE])
+@pytest.mark.parametrize("count", [16, 32])
 def test_a_client_that_was_held_back_is_heard_again(running, count):
     with running.connect() as client:
         for _ in range(2):
@@ -175,7 +175,7 @@ def test_an_idle_connection_is_closed_in_silence(running):
 def test_a_slow_request_is_told_so(running):
     with running.connect() as client:
         client.sendall(RAW_LOGIN[:30])
-        wait_until(lambda: any(connection.busy for connection in running.server.connections))
+        wait_until(lambda: any(connection.framer.busy for connection in running.server.connections))
         expire(running)
         (answer,) = answers(read_all(client))
     assert (answer.status, answer.json["code"]) == (408, "timeout")
@@ -223,7 +223,7 @@ def test_the_deadline_counts_from_the_first_byte_of_a_request_and_not_from_the_l
         yield connection.deadline
         for seconds[0], data, _ in arrivals:
             connection.data_received(data)
-            connection.serve(server.ANSWERS_AT_ONCE)
+            connection.serve()
             yield connection.deadline
 
     async def main():
@@ -254,14 +254,14 @@ def test_while_one_request_waits_for_another_lane_the_next_is_not_begun_and_no_d
         connection = server.Connection(running, "127.0.0.1")
         connection.connection_made(NoTransport())
         connection.data_received(raw("POST", "/logout") * 2)
-        connection.serve(server.ANSWERS_AT_ONCE)
-        connection.serve(server.ANSWERS_AT_ONCE)
+        connection.serve()
+        connection.serve()
         assert len(running.lanes.held) == 1
         connection.data_received(raw("GET", "/"))
         assert connection.deadline == float("inf")
         request, done = running.lanes.held[0]
         done(server.respond(running.app, request))
-        connection.serve(server.ANSWERS_AT_ONCE)
+        connection.serve()
         assert len(running.lanes.held) == 2
 
     asyncio.run(main())
@@ -274,11 +274,39 @@ def test_data_that_comes_while_a_request_waits_starts_no_deadline():
         connection = server.Connection(running, "127.0.0.1")
         connection.connection_made(NoTransport())
         connection.data_received(raw("POST", "/logout"))
-        connection.serve(server.ANSWERS_AT_ONCE)
+        connection.serve()
         connection.data_received(raw("GET", "/"))
         assert connection.deadline == float("inf")
 
     asyncio.run(main())
+
+
+def test_a_client_that_does_not_read_while_it_waits_costs_the_others_nothing():
+    """Not when it reads again, so that its answer comes, and not when it never does."""
+
+    async def main(reads):
+        seconds, sent = [100.0], []
+        running = server.Server(build(), [], lambda: seconds[0])
+        running.lanes = HeldLanes()
+        slow, other = server.Connection(running, "127.0.0.1"), server.Connection(running, "127.0.0.2")
+        for connection in (slow, other):
+            connection.connection_made(transport := NoTransport())
+            transport.write = lambda data, connection=connection: sent.append(connection)
+            transport.abort = lambda: None
+            connection.data_received(raw("POST", "/logout"))
+            connection.serve()
+        slow.pause_writing()
+        if reads:
+            slow.resume_writing()
+            assert slow.deadline == float("inf")
+        else:
+            slow.expire()
+        for request, done in running.lanes.held:
+            done(server.respond(running.app, request))
+        running.flush()
+        return sent == [slow, other] if reads else sent == [other]
+
+    assert asyncio.run(main(True)) and asyncio.run(main(False))
 
 
 def test_the_sweep_finds_what_is_overdue(monkeypatch):
@@ -300,6 +328,18 @@ def test_stopping_closes_idle_connections(running):
         assert read_all(client) == b""
 
 
+def test_a_client_that_keeps_its_side_open_does_not_keep_it_from_stopping(monkeypatch):
+    monkeypatch.setattr(server, "SHUTDOWN_SECONDS", 1_000)
+    monkeypatch.setattr(server, "LINGER_SECONDS", 0.01)
+    monkeypatch.setattr(server, "SWEEP_SECONDS", 0.01)
+    running = Running(build())
+    with running.connect() as client:
+        client.sendall(RAW_LOGIN)
+        wait_until(lambda: any(each._waiting or each.deadline > 20 for each in running.server.connections))
+        running.stop()
+        assert answers(read_all(client))[0].status == 200
+
+
 def test_localhost_listens_on_both_loopbacks_with_one_port():
     sockets = server.listen("localhost", 0)
     try:
@@ -316,7 +356,6 @@ def test_localhost_listens_on_both_loopbacks_with_one_port():
 
 def test_a_port_in_use_is_one_sentence():
     (taken,) = server.listen("127.0.0.1", 0)
-    taken.listen()
     port = taken.getsockname()[1]
     for host in ("127.0.0.1", "localhost"):
         with pytest.raises(server.SettingsError, match=f"PORT {port} is in use"):

@@ -67,8 +67,9 @@ def test_tls_is_1_2_or_newer_and_never_renegotiated():
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio of Python 3.10 closes before we hear of it")
-def test_what_comes_with_the_end_of_tls_is_answered(secure):
-    """The last request and the end of the stream in one packet: below TLS nothing can be half closed."""
+@pytest.mark.parametrize("count", [1, 40])
+def test_what_comes_with_the_end_of_tls_is_answered(secure, count, caplog):
+    """The last requests and the end of the stream in one packet: below TLS nothing can be half closed."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
     with secure.connect() as client:
@@ -79,13 +80,17 @@ def test_what_comes_with_the_end_of_tls_is_answered(secure):
             except ssl.SSLWantReadError:
                 client.sendall(outgoing.read())
                 incoming.write(client.recv(65_536))
-        tls.write(raw("GET", "/"))
+        tls.write(raw("GET", "/") * count)
         with contextlib.suppress(ssl.SSLError):
             tls.unwrap()
         client.sendall(outgoing.read())
         incoming.write(read_all(client))
-    (answer,) = answers(tls.read())
-    assert answer.body == b"server running"
+    data = b""
+    with contextlib.suppress(ssl.SSLError):
+        while chunk := tls.read():
+            data += chunk
+    assert [answer.body for answer in answers(data)] == [b"server running"] * count
+    assert not caplog.records
 
 
 def test_a_large_body_is_refused_over_tls_and_the_answer_arrives(secure):
@@ -149,9 +154,9 @@ def gone(protocol):
 
 
 @pytest.mark.parametrize("lose", [broken, gone])
-@pytest.mark.parametrize("step", ["write", "serve", "_close", "_go_on", "expire", "abort"])
+@pytest.mark.parametrize("step", ["write", "serve", "resume_writing", "stop", "expire", "abort"])
 def test_a_client_that_is_lost_within_a_turn_holds_nobody_up(secure, caplog, lose, step):
-    arguments = {"write": (b"x",), "serve": (1,)}
+    arguments = {"write": (b"x",)}
     with connected(secure) as client:
         wait_until(lambda: [each for each in secure.server.connections if each._made])
         (connection,) = secure.server.connections
@@ -173,10 +178,10 @@ def test_a_client_that_is_lost_within_a_turn_holds_nobody_up(secure, caplog, los
 
 
 def test_a_fault_with_one_connection_is_not_one_of_the_others(monkeypatch, caplog):
-    def serve(connection, at_once, right=server.Connection.serve):
+    def serve(connection, right=server.Connection.serve):
         if connection is unlucky:
             raise RuntimeError("a fault of ours")
-        return right(connection, at_once)
+        return right(connection)
 
     with Running(build()) as running, running.connect() as first:
         wait_until(lambda: running.server.connections)
@@ -203,6 +208,7 @@ def test_a_server_that_stops_drops_unfinished_handshakes(secure):
 def test_an_idle_client_that_does_not_say_goodbye_does_not_keep_it_from_stopping(secure, monkeypatch):
     monkeypatch.setattr(server, "SHUTDOWN_SECONDS", 1_000)
     monkeypatch.setattr(server, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(server, "SWEEP_SECONDS", 0.01)
     with connected(secure) as idle:
         idle.sendall(raw("GET", "/"))
         assert answers(idle.recv(65_536))[0].status == 200
@@ -291,13 +297,24 @@ def test_the_one_who_holds_most_pays(crowded):
         assert [is_open(client) for client in greedy] == [False, True, True]
 
 
+def test_who_holds_most_pays_whatever_has_begun_to_arrive(crowded):
+    running, connect = crowded
+    lonely = connect("127.0.0.2")
+    greedy = [connect() for _ in range(3)]
+    for client in greedy:
+        client.sendall(RAW_LOGIN[:-1])
+    wait_until(lambda: sum(each.framer.in_body for each in running.server.connections) == 3)
+    with running.connect() as another:
+        assert is_open(another) and is_open(lonely)
+
+
 def test_a_request_that_has_only_begun_goes_before_one_whose_body_arrives(crowded):
     running, connect = crowded
     clients = [connect() for _ in range(4)]
     for client, cut in zip(clients, (-1, -1, 20, -1)):
         client.sendall(RAW_LOGIN[:cut])
-    wait_until(lambda: sum(each.in_body for each in running.server.connections) == 3)
-    wait_until(lambda: all(each.busy for each in running.server.connections))
+    wait_until(lambda: sum(each.framer.in_body for each in running.server.connections) == 3)
+    wait_until(lambda: all(each.framer.busy for each in running.server.connections))
     with running.connect() as another:
         assert is_open(another)
     for client, cut in zip(clients, (-1, -1, 20, -1)):
@@ -357,21 +374,23 @@ def test_a_place_is_an_address_or_the_64_bits_of_a_network():
     assert len(set(places)) == 4
 
 
-class NoDescriptors:
-    """A listener that has run out of file descriptors."""
+class Failing:
+    """A listener that cannot accept anybody."""
 
-    accepted = 0
+    def __init__(self, number):
+        self.number = number
+        self.accepted = 0
 
     def accept(self):
         self.accepted += 1
-        raise OSError(errno.EMFILE, "Too many open files")
+        raise OSError(self.number, os.strerror(self.number))
 
 
 def test_without_descriptors_it_rests_a_moment_drops_somebody_and_complains_once(monkeypatch):
     monkeypatch.setattr(server, "REST_SECONDS", 0.001)
     log = []
     running = Running(build(log=log))
-    listener = NoDescriptors()
+    listener = Failing(errno.EMFILE)
     with running.connect() as idle:
         wait_until(lambda: running.server.connections)
         for _ in range(3):
@@ -382,6 +401,16 @@ def test_without_descriptors_it_rests_a_moment_drops_somebody_and_complains_once
     running.stop()
     assert listener.accepted == 3, "one attempt each time it is ready"
     assert [(event.name, event.fields["result"]) for event in log] == [("accept", "EMFILE")]
+
+
+def test_a_client_that_the_network_has_lost_costs_nobody_else_a_place(monkeypatch):
+    monkeypatch.setattr(server, "REST_SECONDS", 0.001)
+    running = Running(build())
+    with running.connect() as idle:
+        wait_until(lambda: running.server.connections)
+        running.call(lambda: running.server._accept(Failing(errno.EPROTO)))
+        assert is_open(idle)
+    running.stop()
 
 
 LIMITED = """

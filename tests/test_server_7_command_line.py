@@ -1,5 +1,6 @@
 """Command line: the server as its operator sees it, in a process of its own."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import minijwt
 import pytest
 import server
-from serverkit import ACCESS, REFRESH, RAW_LOGIN, TOP, Process, answers, raw, refresh_token
+from serverkit import ACCESS, REFRESH, RAW_LOGIN, TOP, Process, answers, raw, refresh_token, wait_until
 
 SECRETS = {"ACCESS_TOKEN_SECRET": ACCESS.decode(), "REFRESH_TOKEN_SECRET": REFRESH.decode()}
 
@@ -41,6 +42,28 @@ def test_both_signals_stop_it(tmp_path, number):
     with Process(tmp_path) as process:
         with socket.create_connection(("127.0.0.1", process.port)):
             assert process.stop(number)[0] == 0
+
+
+def refuses(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=10).close()
+    except ConnectionError:
+        return True
+    return False
+
+
+def test_a_second_signal_stops_it_at_once_and_leaves_nothing_behind(tmp_path):
+    with Process(tmp_path, TMPDIR=str(tmp_path)) as process:
+        assert list(tmp_path.glob("minijwt-*"))
+        with socket.create_connection(("127.0.0.1", process.port), timeout=0.2) as client:
+            with pytest.raises(OSError):  # it does not read, and so what it is sent keeps the server from stopping
+                while True:
+                    client.sendall(raw("GET", "/") * 1_000)
+            process.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: refuses(process.port))
+            process.process.send_signal(signal.SIGTERM)
+            assert process.process.wait(5) == 1
+    assert list(tmp_path.glob("minijwt-*")) == []
 
 
 def test_a_restart_with_the_same_secrets_keeps_everybody_logged_in(tmp_path):
@@ -130,3 +153,17 @@ def test_the_log_holds_no_secret_and_no_token(tmp_path):
         log = "".join(process.stop()[1:])
     for secret in (ACCESS.decode(), REFRESH.decode(), field, "admin123", "garbage"):
         assert secret not in log
+
+
+def test_what_the_system_refuses_is_one_sentence(tmp_path):
+    """A directory where nothing may be made, no standard input."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    program = [sys.executable, str(TOP / "server.py")]
+    init = f'rmdir "{gone}" && exec "$@" init'
+    cases = [(init, gone, "No such file"), ('DATABASE=x.db exec "$@" user add ann <&-', tmp_path, "a password has at least 8")]
+    for script, directory, sentence in cases:
+        command = ["sh", "-c", script, "sh", *program]
+        done = subprocess.run(command, cwd=directory, env={"PORT": "0", "PATH": os.defpath}, capture_output=True, text=True)
+        assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+        assert sentence in done.stderr.splitlines()[-1]

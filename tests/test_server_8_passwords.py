@@ -225,14 +225,14 @@ def test_the_database_does_the_same_work_for_an_unknown_user_among_thousands(mon
 
 def test_nothing_is_hashed_at_start(monkeypatch):
     calls = counted(monkeypatch)
-    server.build(settings(), new_store())
+    server.App(settings(), new_store())
     assert calls == []
 
 
 def test_the_default_cost_is_what_a_login_pays(monkeypatch):
     costs = []
     monkeypatch.setattr(server, "check_password", lambda password, stored: bool(costs.append(stored)))
-    app = server.build(settings(), new_store(), Clock())
+    app = server.App(settings(), new_store(), Clock())
     attempt(app, "nobody", "wrong")
     assert costs[0].startswith(server.COST + "$")
 
@@ -252,10 +252,10 @@ def user_with(cost):
 @pytest.mark.parametrize("cost", ["pbkdf2$1"])
 def test_a_weaker_stored_password_is_hashed_anew_at_login_and_sessions_live_on(cost):
     store = new_store()
-    weak = server.build(settings(), store, Clock(), cost=cost)
+    weak = server.App(settings(), store, Clock(), cost=cost)
     weak.accounts.add_user("ann", PASSWORD)
     token = enter(weak)
-    app = server.build(settings(), store, Clock(), cost=STRONGER)
+    app = server.App(settings(), store, Clock(), cost=STRONGER)
     attempt(app, "ann", "wrong password")
     assert store.standing("ann", "").password.startswith(cost), "not for a wrong one"
     assert attempt(app, "ann", PASSWORD).status == 200

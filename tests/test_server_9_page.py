@@ -20,7 +20,8 @@ ORIGIN = "https://app.example"
 def get(app, path="/", *lines, method="GET"):
     """One exchange with the handler: the answer as it is on the wire."""
     handler = server.handler_for(app)(None, ("127.0.0.1", 1), None)
-    (answer,) = answers(handler.receive(raw(method, path, b"", *lines)), heads_only=1 if method == "HEAD" else 0)
+    handler.framer.receive(raw(method, path, b"", *lines))
+    (answer,) = answers(handler.proceed(), heads_only=1 if method == "HEAD" else 0)
     return answer
 
 

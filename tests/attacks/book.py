@@ -86,7 +86,7 @@ class Ours(Side):
         self.clock, self.log = serverkit.Clock(), []
         settings = server.read_settings(server.parse_dotenv(server.HARDENED.format(**new_secrets())), dotenv="")
         store = serverkit.new_store(self.clock)
-        self.app = server.build(settings, store, self.clock, cost=cost)
+        self.app = server.App(settings, store, self.clock, cost=cost)
         self.key, self.state = settings.refresh_secrets[0], (store, "standing")
         for user in (ALICE, MALLORY):
             self.app.accounts.add_user(*user)
@@ -97,7 +97,7 @@ class Ours(Side):
         return response
 
     def write(self, response):
-        return self.app.writer.write(response, None, True)
+        return self.app.writer.write(response, serverkit.request(), True)
 
     def refuses_to_start(self, **settings):
         """Return the sentence with which it refuses these settings."""
