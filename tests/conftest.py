@@ -1,5 +1,6 @@
 """Makes the two files importable, wherever pytest is started from, and closes what a test has opened."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -14,3 +15,15 @@ def no_open_store():
     stores = getattr(sys.modules.get("serverkit"), "stores", [])
     while stores:
         stores.pop().close()
+
+
+@pytest.fixture
+def terminal():
+    """Two ends of a terminal, ours and the program's."""
+    try:
+        ends = os.openpty()
+    except (AttributeError, OSError):
+        pytest.skip("this system has no pseudo-terminals, as a bare chroot")
+    yield ends
+    for end in ends:
+        os.close(end)

@@ -313,18 +313,12 @@ def test_the_whole_contract_works_without_a_subprocess(capsys, monkeypatch):
     assert jwt.main(["decode", good, "--now", str(NOW + 60)]) == 1
 
 
-def test_a_terminal_gets_colours_and_a_pipe_does_not(shell, tmp_path):
-    pty = pytest.importorskip("pty")
+def test_a_terminal_gets_colours_and_a_pipe_does_not(shell, tmp_path, terminal):
     assert "\x1b" not in shell("minijwt explain $GOOD --key-file key")[0]
-    ours, theirs = pty.openpty()
-    try:
-        subprocess.run([sys.executable, jwt.__file__, "explain", VARIABLES["BROKEN"], "--key-file",
-         str(tmp_path / "key")], stdout=theirs,
-                       stdin=subprocess.DEVNULL, env={"PYTHONIOENCODING": "utf-8"})  # fmt: skip
-        shown = os.read(ours, 65_536).decode()
-    finally:
-        os.close(ours)
-        os.close(theirs)
+    ours, theirs = terminal
+    command = [sys.executable, jwt.__file__, "explain", VARIABLES["BROKEN"], "--key-file", str(tmp_path / "key")]
+    subprocess.run(command, stdout=theirs, stdin=subprocess.DEVNULL, env={"PYTHONIOENCODING": "utf-8"})
+    shown = os.read(ours, 65_536).decode()
     assert "\x1b[35m" in shown
     coloured = shown.replace("\x1b[0m", "")
     for color in ("31", "35", "36", "32", "2", "1;31"):

@@ -194,7 +194,7 @@ print(os.waitpid(pid, 0)[1] >> 8, seen.replace(b"\\r", b"").decode())
 @pytest.mark.parametrize(
     "again, status, sentence", [(PASSWORD, 0, "action=add user=ann"), ("other", 2, "the two passwords differ")]
 )
-def test_on_a_terminal_the_password_is_asked_for_twice_and_not_shown(tmp_path, again, status, sentence):
+def test_on_a_terminal_the_password_is_asked_for_twice_and_not_shown(tmp_path, terminal, again, status, sentence):
     done = subprocess.run(
         [sys.executable, "-c", TERMINAL, str(TOP / "server.py"), PASSWORD, again],
         cwd=tmp_path, env={"PATH": "/usr/bin:/bin", **HERE}, capture_output=True, text=True, timeout=30,
