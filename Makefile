@@ -11,9 +11,9 @@ run: ## start the server on http://localhost:8000
 	@$(PYTHON) server.py
 
 test: $(VENV) ## run the tests, in two halves (makes .venv with pytest if there is no pytest)
-	@mkdir -p dist; $(PYTEST) tests/test_server_* >dist/half.txt 2>&1 & half=$$!; \
+	@out=$$(mktemp); $(PYTEST) tests/test_server_* >$$out 2>&1 & half=$$!; \
 	$(PYTEST) tests --ignore-glob 'tests/test_server_*' --ignore tests/test_browser.py; status=$$?; \
-	wait $$half || status=$$?; cat dist/half.txt; exit $$status
+	wait $$half || status=$$?; cat $$out; rm $$out; exit $$status
 
 test-all: ## run the tests on every Python from 3.9 on that is installed
 	@$(PYTHON) tests/pythons.py

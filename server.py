@@ -220,7 +220,7 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "ALLOWED_ORIGINS": ("allowed_origins", _origins),
     "TLS_CERT": ("tls_cert", _file),
     "TLS_KEY": ("tls_key", _file),
-    "LOGIN_MAX_FAILURES": ("login_max_failures", _matching("[0-9]{1,6}", "must be a number; 0 is off", int)),
+    "LOGIN_MAX_FAILURES": ("login_max_failures", _matching("[0-9]{1,6}", "must be a number, 0 is off", int)),
     "TRUSTED_PROXIES": ("trusted_proxies", _networks),
     "PAGE": ("page", _on_off),
     "ACCESS_LOG": ("access_log", _on_off),
@@ -280,7 +280,7 @@ def _check_together(settings: Settings) -> None:
     if {*map(minijwt.hmac_key, settings.access_secrets)} & {*map(minijwt.hmac_key, settings.refresh_secrets)}:
         raise SettingsError(
             "REFRESH_TOKEN_SECRET and ACCESS_TOKEN_SECRET, current and old, must all differ:"
-            " only its key tells a refresh token from an access token"
+            " only by its key is a refresh token told from an access token"
         )
     if not settings.cookie_secure and settings.cookie_samesite == "None":
         raise SettingsError("COOKIE_SAMESITE=None needs COOKIE_SECURE=on; otherwise set Lax or Strict")
@@ -330,8 +330,8 @@ def check_exposure(settings: Settings, any_user: bool) -> list[str]:
     access, refresh = (min(map(len, secrets)) for secrets in (settings.access_secrets, settings.refresh_secrets))
     least, file, random = minijwt.MIN_KEY_BYTES, settings.exposed_file, settings.random_secrets
     risks = {
-        f"the only user is the demo user {DEMO_USERNAME}, whose password is public: `{PROGRAM} user add`": not any_user,
-        "ACCESS_TOKEN_SECRET and REFRESH_TOKEN_SECRET are random: a restart logs everybody out": random,
+        f"the secrets are random, and a restart logs everybody out: `{PROGRAM} init` writes lasting ones": random,
+        f"its only user is the demo user {DEMO_USERNAME}, known to all: `{PROGRAM} user add NAME`": not any_user,
         f"ACCESS_TOKEN_SECRET, or its OLD, has only {access} of {least} bytes: it can be guessed": access < least,
         f"REFRESH_TOKEN_SECRET, or its OLD, has only {refresh} of {least} bytes: it can be guessed": refresh < least,
         "COOKIE_SECURE=off: the refresh token travels over plain HTTP too": not settings.cookie_secure,
@@ -339,8 +339,8 @@ def check_exposure(settings: Settings, any_user: bool) -> list[str]:
     }
     found = [sentence for sentence, is_so in risks.items() if is_so]
     if found and not settings.private:
-        reason = "TRUSTED_PROXIES is set" if settings.trusted_proxies else f"HOST={settings.host}"
-        raise SettingsError(f"{reason} lets other machines in, and that must not be yet. " + ". ".join(found))
+        reason = "TRUSTED_PROXIES" if settings.trusted_proxies else f"HOST={settings.host}"
+        raise SettingsError(f"{reason} would let other machines in, but " + "; ".join(found))
     return found
 
 
@@ -766,6 +766,14 @@ def _failure_key(username: str, address: Address) -> bytes:
     return hashlib.sha256(place_of(address) + username.encode()).digest()[:16]
 
 
+def _nfc(text: str, most: int) -> str:
+    """Return `text` in NFC, where it has at most `most` bytes; raise Refused if that is more."""
+    # NFC takes time that grows with the square of the length, and leaves a third of the bytes at the least
+    if len(text.encode()) > 3 * most or len((normal := unicodedata.normalize("NFC", text)).encode()) > most:
+        raise Refused("too_long")
+    return normal
+
+
 def _checked_name(name: str) -> str:
     """Return `name` in NFC; raise ValueError if no user can be called that."""
     name = unicodedata.normalize("NFC", name)
@@ -801,10 +809,8 @@ class Accounts:
 
     def login(self, username: str, password: str, address: Address) -> Tokens:
         """Return the tokens of a new session; raise Refused if the credentials are wrong, or tried too often."""
-        username, password = unicodedata.normalize("NFC", username), unicodedata.normalize("NFC", password)
+        username, password = _nfc(username, MAX_NAME_BYTES), _nfc(password, MAX_PASSWORD_BYTES)
         now = self._clock()
-        if len(username.encode()) > MAX_NAME_BYTES or len(password.encode()) > MAX_PASSWORD_BYTES:
-            raise Refused("too_long")
         sid = os.urandom(SID_BYTES).hex()
         user = self._store.standing(username, sid)
         known = username if user.password else ""  # people type passwords there, which must not be logged
@@ -886,24 +892,24 @@ class Accounts:
                 return minijwt.decode(token, secret, now=now)
         return minijwt.decode(token, secrets[-1], now=now)
 
-    def _sessions(self, tokens: list[str], now: float) -> tuple[list[Session], Refused]:
-        """Return the sessions with good tokens, each with its newest, and why the last bad token is refused."""
-        refused = Refused("no_token")
+    def _sessions(self, tokens: list[str], now: float) -> tuple[list[Session], str]:
+        """Return the sessions with good tokens, each with its newest, and the code of the last bad token."""
+        code = "no_token"
         newest: dict[str, Session] = {}
         for token in tokens[:MAX_COOKIES]:
             try:
                 session = Session(self._decode(token, self._settings.refresh_secrets, now), token)
             except (minijwt.InvalidTokenError, Refused) as error:
-                refused = Refused(error.code)  # somebody else's cookie: it neither counts nor hides ours
+                code = error.code  # somebody else's cookie: it neither counts nor hides ours
                 continue
             if session.sid not in newest or newest[session.sid].generation < session.generation:
                 newest[session.sid] = session
-        return list(newest.values()), refused
+        return list(newest.values()), code
 
     def _choose(self, tokens: list[str], now: float) -> tuple[Session, Standing]:
         """Return the one living session among `tokens`; raise Refused if there is none, or more than one."""
-        sessions, refused = self._sessions(tokens, now)
-        living = []
+        sessions, code = self._sessions(tokens, now)
+        living, refused = [], None
         for session in sessions:
             try:
                 living.append((session, self._standing(session)))
@@ -912,7 +918,7 @@ class Accounts:
         if len(living) > 1:
             raise Refused("several_sessions")
         if not living:
-            raise refused
+            raise refused or Refused(code)
         return living[0]
 
     def _standing(self, session: Session) -> Standing:
@@ -1211,6 +1217,12 @@ class Framer:
     def receive(self, data: bytes) -> None:
         """Add `data` to what has arrived."""
         self._buffer += data
+        self._skip_empty_lines()
+
+    def _skip_empty_lines(self) -> None:
+        """Forgive empty lines before a request: they are no part of it (RFC 9112 §2.2)."""
+        if self._head is None and self._buffer.startswith(b"\r\n"):
+            self._buffer = bytearray(re.sub(rb"(?:\r\n)+", b"", self._buffer, count=1))
 
     @property
     def busy(self) -> bool:
@@ -1228,8 +1240,6 @@ class Framer:
         Raises HTTPError if it is malformed; then nothing that follows can be read.
         """
         if self._head is None:
-            while self._buffer.startswith(b"\r\n"):  # RFC 9112 §2.2: empty lines before it are forgiven
-                del self._buffer[:2]
             if not self._buffer:
                 return None
             end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES + 4)
@@ -1245,6 +1255,7 @@ class Framer:
         if length:
             request = request._replace(body=bytes(self._buffer[:length]))
             del self._buffer[:length]
+        self._skip_empty_lines()
         return request
 
     def expecting(self) -> Request | None:
@@ -2089,12 +2100,14 @@ SHUTDOWN_SECONDS = 10.0  # for answers that are on their way when we are told to
 SHUTDOWN_STEP_SECONDS = 0.02
 BACKLOG = 1024  # connections that may wait to be accepted
 ACCEPTS_AT_ONCE = 16  # of them, before anybody else is served
-MAX_CONNECTIONS = 4_096  # of people who mean us harm each costs 75 KB: a request that is almost whole
+MAX_CONNECTIONS = 4_096  # of people who mean us harm each costs 150 KB, over TLS 225 KB: answers not read
 SPARE_SHARE = 32  # when there are too many, 1/32 more are dropped, so that the search for them is rare
 BUFFER_BYTES = 65_536  # of each socket, in the kernel: left alone, it lends megabytes to a client that never reads
+RECORD_BYTES = 16_384  # of TLS (RFC 8446 §5.1)
 HASHES_AT_ONCE = max(1, (os.cpu_count() or 1) - 1)  # one core is for the loop
 RESERVED_DESCRIPTORS = 64 + 4 * HASHES_AT_ONCE  # three a thread for the database; listeners, log, those just accepted
 MAX_WAITING_LOGINS = 64  # the last one waits for sixteen seconds of work, on two cores
+MAX_LOGINS_OF_A_PLACE = 48  # a class behind one address, but not one who would have all the places
 WRITES_AT_ONCE = 256  # requests to a commit
 
 Done = Callable[[Response], None]
@@ -2106,7 +2119,7 @@ class Lanes:
     def __init__(self, app: App, loop: asyncio.AbstractEventLoop) -> None:
         self._app, self._loop = app, loop
         self._pool = ThreadPoolExecutor(HASHES_AT_ONCE, "hash")
-        self._logins = 0
+        self._logins: Counter[bytes] = Counter()  # that wait or are hashed, by place
         self._pending: list[tuple[Request, Done]] = []  # of this turn
         self._writes: queue.SimpleQueue[list[tuple[Request, Done]] | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="write", daemon=True)
@@ -2115,20 +2128,22 @@ class Lanes:
     def submit(self, lane: str, request: Request, done: Done) -> None:
         """Have `request` answered in `lane`; `done` is called with the response, on the loop."""
         if lane == WRITE:
-            self._pending.append((request, done))
-        elif self._logins >= HASHES_AT_ONCE + MAX_WAITING_LOGINS:
+            return self._pending.append((request, done))
+        place = place_of(client_address(request, self._app.settings.trusted_proxies))
+        full = sum(self._logins.values()) >= HASHES_AT_ONCE + MAX_WAITING_LOGINS
+        if full or self._logins[place] >= MAX_LOGINS_OF_A_PLACE:
             self._loop.call_soon(done, unavailable("busy", "Too many people are logging in. Try again."))
         else:
-            self._logins += 1
+            self._logins[place] += 1
             future = self._pool.submit(respond, self._app, request)
-            future.add_done_callback(lambda each: self._on_loop(self._hashed, done, each))
+            future.add_done_callback(lambda each: self._on_loop(self._hashed, place, done, each))
 
     def _on_loop(self, function: Callable[..., None], *arguments: Any) -> None:
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    def _hashed(self, done: Done, future: Future[Response]) -> None:
-        self._logins -= 1
+    def _hashed(self, place: bytes, done: Done, future: Future[Response]) -> None:
+        self._logins -= Counter((place,))  # which also forgets the places that have none
         if not future.cancelled():
             done(future.result())
 
@@ -2153,9 +2168,13 @@ class Lanes:
             self._on_loop(self._written, works, responses)
         self._app.store.close()
 
-    def _written(self, works: list[tuple[Request, Done]], responses: list[Response]) -> None:
+    @staticmethod
+    def _written(works: list[tuple[Request, Done]], responses: list[Response]) -> None:
         for (_, done), response in zip(works, responses):
-            self._loop.call_soon(done, response)  # each by itself: whatever goes wrong, the next ones are answered
+            try:
+                done(response)
+            except Exception:  # whatever it was, the next ones are answered
+                logger.exception("unexpected error")
 
     def hand_over(self) -> None:
         """Let the writer have what this turn has for it, in one piece."""
@@ -2195,12 +2214,16 @@ class Connection(Handler, asyncio.Protocol):
 
     @property
     def droppable(self) -> bool:
-        """Whether no request is being answered, and no answer is on its way."""
-        return self._waiting is None and self._writable
+        """Whether no request is being answered; who does not take the answers has no claim to a place."""
+        return self._waiting is None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport, self._made = transport, True
+        if self._server.tls:  # or asyncio keeps 512 KB that the client does not read, and 256 KB that we do not
+            transport.set_write_buffer_limits(BUFFER_BYTES)
+            if hasattr(transport, "set_read_buffer_limits"):  # Python 3.11 and newer
+                transport.set_read_buffer_limits(RECORD_BYTES)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closing = True
@@ -2211,9 +2234,10 @@ class Connection(Handler, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.closing:
             return  # refused already: what else it sends is only read so that our answer is not lost
-        if not self.framer.busy and self._waiting is None:
-            self._allow(REQUEST_SECONDS)
+        begun = self.framer.busy
         self.framer.receive(data)
+        if self.framer.busy and not begun and self._waiting is None:
+            self._allow(REQUEST_SECONDS)
         self._server.arrived(self)
 
     def write(self, answer: bytes) -> None:
@@ -2275,7 +2299,8 @@ class Connection(Handler, asyncio.Protocol):
     def resume_writing(self) -> None:
         self._writable = True
         if not self.closing:
-            self._allow(REQUEST_SECONDS if self._waiting is None else math.inf)
+            seconds = REQUEST_SECONDS if self.framer.busy else IDLE_SECONDS
+            self._allow(seconds if self._waiting is None else math.inf)
             self._server.arrived(self)
 
     def eof_received(self) -> bool:
@@ -2283,7 +2308,7 @@ class Connection(Handler, asyncio.Protocol):
         if self.closing:
             return False  # the client has seen our end, and this is its own
         self._server.arrived(self)  # `serve` ends it, after what is here already
-        while self._server.tls and not self.closing and self.droppable:
+        while self._server.tls and not self.closing and self._waiting is None and self._writable:
             self._server.turn()  # now, since asyncio closes it next: TLS has no half of a connection
         return not self._server.tls
 
@@ -2372,8 +2397,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
 class _SSLProtocol(sslproto.SSLProtocol):
     """What asyncio puts between a Connection and its socket, corrected."""
 
-    # Python 3.11 and newer give each connection a buffer of 256 KB; a record has 16 KB at most (RFC 8446 §5.1)
-    max_size = 16_384
+    max_size = RECORD_BYTES  # Python 3.11 and newer give each connection a buffer of 256 KB
 
     def _fatal_error(self, exc: BaseException, message: str = "Fatal error on transport") -> None:
         super()._fatal_error(exc, message)
@@ -2528,6 +2552,7 @@ class Server:
         """Close `excess` connections that nobody waits for: first of the place that holds most, first the oldest."""
         if excess <= 0:
             return
+        self.flush()  # or what has been answered would not be sent
         idle = [each for each in self.connections if each.droppable]
         held = Counter(each.place for each in idle)
         count = excess + self._capacity // SPARE_SHARE
@@ -2620,7 +2645,7 @@ def _password() -> str:
     """Return a password: asked for twice and not shown on a terminal, else one line of standard input."""
     if sys.stdin is None or not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\r\n") if sys.stdin else ""
-    password = getpass.getpass("Password: ")
+    password = getpass.getpass(f"Password (at least {MIN_PASSWORD_CHARS} characters): ")
     if password != getpass.getpass("Again: "):
         raise ValueError("the two passwords differ")
     return password
@@ -2641,6 +2666,8 @@ def _user_command(arguments: argparse.Namespace) -> int:
         accounts.change_password(name, _password())
     elif arguments.action == "remove":
         accounts.remove_user(name)
+        if settings.private and not store.names():
+            print(f"{PROGRAM}: warning: that was the last user: {DEMO_USERNAME} is let in again", file=sys.stderr)
     else:
         accounts.end_sessions(name)
     store.close()
@@ -2676,7 +2703,7 @@ def _init_command(arguments: argparse.Namespace) -> int:
             file.write(HARDENED.format(**secrets))
     except FileExistsError:
         raise SettingsError(".env exists already, and is left as it is") from None
-    print(f"Wrote .env, for you alone to read. Next: python3 {PROGRAM} user add NAME")
+    print(f"Wrote .env, for you alone; a server reads it when it starts. Next: python3 {sys.argv[0]} user add NAME")
     return 0
 
 

@@ -93,6 +93,16 @@ def test_what_comes_with_the_end_of_tls_is_answered(secure, count, caplog):
     assert not caplog.records
 
 
+def test_a_tls_client_that_does_not_read_costs_no_more_than_any(secure):
+    with connected(secure):
+        wait_until(lambda: [each for each in secure.server.connections if each._made])
+        (connection,) = secure.server.connections
+        transport = connection._transport
+        assert transport.get_write_buffer_limits()[1] == server.BUFFER_BYTES
+        if sys.version_info >= (3, 11):
+            assert transport.get_read_buffer_limits()[1] <= 16_384
+
+
 def test_a_large_body_is_refused_over_tls_and_the_answer_arrives(secure):
     with connected(secure) as client:
         client.sendall(raw("POST", "/login", b"", "Content-Length: 1000000") + b"x" * 20_000)
@@ -323,6 +333,30 @@ def test_a_request_that_has_only_begun_goes_before_one_whose_body_arrives(crowde
             client.sendall(RAW_LOGIN[cut:])
         answered = b" 200 " in client.recv(15)
         assert answered == (cut == -1)
+
+
+def test_who_does_not_take_the_answers_has_no_claim_to_a_place(crowded):
+    running, connect = crowded
+    greedy = [connect() for _ in range(4)]
+    wait_until(lambda: len(running.server.connections) == 4)
+    running.call(lambda: [each.pause_writing() for each in running.server.connections])
+    with running.connect() as another:
+        assert is_open(another)
+    assert len(greedy) == 4
+
+
+def test_what_has_been_answered_is_sent_before_its_place_is_given_away(crowded):
+    running, connect = crowded
+    client = connect()
+    wait_until(lambda: running.server.connections)
+    (connection,) = running.server.connections
+
+    def turn():
+        running.server.send(connection, b"an answer")
+        running.server._drop(1)
+
+    running.call(turn)
+    assert client.recv(100) == b"an answer"
 
 
 def test_a_request_that_is_being_answered_is_never_dropped(crowded):

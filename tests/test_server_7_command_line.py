@@ -104,7 +104,7 @@ REFUSALS = [
     ({"HOST": "example.org"}, "HOST must be"),
     ({"ACCESS_TOKEN_SECRET": "a" * 32}, "ACCESS_TOKEN_SECRET is set alone"),
     ({"ACCESS_TOKEN_TTL": "10"}, "ACCESS_TOKEN_TTL must be"),
-    ({"HOST": "0.0.0.0", **SECRETS}, "HOST=0.0.0.0 lets other machines in"),
+    ({"HOST": "0.0.0.0", **SECRETS}, "HOST=0.0.0.0 would let other machines in"),
 ]
 
 

@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 import server
 from serverkit import CHEAP, Clock, build, cookie_of, new_store, settings
-from sessionkit import PASSWORD, attempt, enter, faulty, works
+from sessionkit import PASSWORD, attempt, code, enter, faulty, works
 
 HAS_SCRYPT = hasattr(hashlib, "scrypt")
 needs_scrypt = pytest.mark.skipif(not HAS_SCRYPT, reason="this Python's OpenSSL has no scrypt")
@@ -89,6 +89,15 @@ def test_a_password_and_a_name_are_the_same_in_every_unicode_form(text):
         app.accounts.end_sessions(unicodedata.normalize("NFD", text))
         app.accounts.change_password(unicodedata.normalize("NFD", text), PASSWORD)
         app.accounts.remove_user(unicodedata.normalize("NFD", text))
+
+
+def test_what_would_take_long_to_normalise_is_refused_before_that(monkeypatch):
+    seen = []
+    monkeypatch.setattr(unicodedata, "normalize", lambda form, text: seen.append(text) or text)
+    for name, password in (("\u0301" * 400, "x"), ("ann", "\u0334\u0301" * 800)):
+        answer = attempt(build(), name, password)
+        assert (answer.status, code(answer)) == (406, "too_long")
+    assert seen == ["ann"]
 
 
 PASSWORDS = [

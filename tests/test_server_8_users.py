@@ -107,6 +107,15 @@ TRANSCRIPT = [  # (command, standard input, status, output, what is said)
 ]
 
 
+@pytest.mark.parametrize("host, warned", [("localhost", True), ("192.0.2.1", False)])
+def test_whoever_removes_the_last_user_hears_who_is_let_in_then(cheap, monkeypatch, host, warned):
+    monkeypatch.setenv("HOST", host)
+    for name in ("ann", "bob"):
+        cheap(f"user add {name}", "correct horse\n")
+    assert "warning" not in cheap("user remove ann")[2]
+    assert ("that was the last user: admin is let in" in cheap("user remove bob")[2]) is warned
+
+
 def test_the_user_commands_as_one_transcript(cheap):
     for line, stdin, status, out, sentence in TRANSCRIPT:
         found = cheap(line, stdin)
@@ -199,7 +208,7 @@ def test_on_a_terminal_the_password_is_asked_for_twice_and_not_shown(tmp_path, t
         [sys.executable, "-c", TERMINAL, str(TOP / "server.py"), PASSWORD, again],
         cwd=tmp_path, env={"PATH": "/usr/bin:/bin", **HERE}, capture_output=True, text=True, timeout=30,
     )  # fmt: skip
-    assert done.stdout.startswith(f"{status} Password: \nAgain: \n"), done
+    assert done.stdout.startswith(f"{status} Password (at least 8 characters): \nAgain: \n"), done
     assert sentence in done.stdout and PASSWORD not in done.stdout
 
 
