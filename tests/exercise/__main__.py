@@ -209,7 +209,7 @@ def main(argv):
     name, seconds = " ".join(argv), float(os.environ.get("EXERCISE_SECONDS", 10))
     path = Path(os.path.expanduser(name)).resolve()
     if not name or not path.is_file():
-        what = f"{ascii(name)} is not a file" if name else "which file is yours, be it an empty one"
+        what = f"{ascii(name)} is not a file, and an empty one will do" if name else "which file is yours, be it an empty one"
         print(f"exercise: {what}: make exercise MINE=path/to/yours.py", file=sys.stderr)
         return 2
     sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
