@@ -40,12 +40,12 @@ def logins_section() -> tuple[str, dict[str, float]]:
     times: dict[str, list[float]] = {"wrong password": [], "unknown user": []}
     with ExitStack() as stack:
         server = start_ours(stack, LOGIN_MAX_FAILURES="0")
+        before = resident_megabytes(server.pid)
         attempt(server, "admin", "admin123")
         for turn in range(PAIRS):
             times["wrong password"].append(attempt(server, "admin", f"wrong{turn}"))
             times["unknown user"].append(attempt(server, f"nobody{turn}", "wrong"))
         rows = [[name, number(median(values) * 1e3), number(min(values) * 1e3)] for name, values in times.items()]
-        before = resident_megabytes(server.pid)
         threads = [threading.Thread(target=attempt, args=(server, "admin", "admin123")) for _ in range(AT_ONCE)]
         grown = peak_while(server, threads) - before
     cores = os.cpu_count() or 1
