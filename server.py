@@ -59,12 +59,13 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, redirect_stderr, suppress
 from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from io import RawIOBase
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import minijwt
 
@@ -998,9 +999,13 @@ def log_line(now: float, event: Event) -> str:
 
 
 class Log:
-    """Writes events to `stream` from a thread of its own, so that nobody waits for whoever reads it."""
+    """Writes events to `stream` from a thread of its own: a slow log reader must not stall the server.
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.time) -> None:
+    `stream` is a raw binary file. It has no buffer, and so no lock: the lock of `sys.stderr`, held by a thread that waits
+    for a full pipe, would stall every other thread that has something to say, and the end of the process.
+    """
+
+    def __init__(self, stream: RawIOBase, clock: Callable[[], float] = time.time) -> None:
         self._stream, self._clock = stream, clock
         self._lines: queue.Queue[str | None] = queue.Queue(MAX_WAITING_LINES)
         self._dropped = 0
@@ -1012,27 +1017,39 @@ class Log:
         self.write(log_line(self._clock(), event))
 
     def write(self, text: str) -> None:
-        """Take a line; as if this were a file, since Python's own `logging` has something to say as well."""
+        """Take a line. With this and `flush` a Log stands in for `sys.stderr`, where Python reports what it finds."""
+        line = text.rstrip("\n")
+        if not line:
+            return
         try:
             if self._dropped:
                 lost = Event("log", {"dropped": str(self._dropped)})
                 self._lines.put_nowait(log_line(self._clock(), lost))
                 self._dropped = 0
-            self._lines.put_nowait(text.rstrip("\n"))
+            self._lines.put_nowait(line)
         except queue.Full:
             self._dropped += 1
 
+    def flush(self) -> None:
+        """Do nothing: a line is written as soon as the reader takes it."""
+
     def _write(self) -> None:
         while (line := self._lines.get()) is not None:
+            rest = f"{line}\n".encode("utf-8", "backslashreplace")
             with suppress(OSError, ValueError):  # the reader has gone
-                self._stream.write(line + "\n")
-                self._stream.flush()
+                while rest and (written := self._stream.write(rest)):  # None: it takes nothing now, and would not wait
+                    rest = rest[written:]
 
     def close(self, seconds: float = 1.0) -> None:
         """Write what is waiting, if that does not take longer than `seconds`."""
         with suppress(queue.Full):
             self._lines.put(None, timeout=seconds)
             self._thread.join(seconds)
+
+
+def raw_stderr() -> RawIOBase:
+    """Return standard error without Python's buffer; the null device where there is none, as in a detached process."""
+    return open(os.devnull if sys.stderr is None else sys.stderr.fileno(), "wb", 0, closefd=sys.stderr is None)
 
 
 # ---- Messages --------------------------------------------------------------------------------------------
@@ -2715,7 +2732,7 @@ def _serve_command(arguments: argparse.Namespace) -> int:
         raise SettingsError(f"the clock says {today}, before this program was made: set it, or no token is good")
     tls = tls_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
     directory = "" if settings.database else tempfile.mkdtemp(prefix="minijwt-")
-    log = Log(sys.stderr)
+    log = Log(raw_stderr())
 
     def clean() -> None:
         log.close()
@@ -2737,7 +2754,8 @@ def _serve_command(arguments: argparse.Namespace) -> int:
         python = sys.version.split()[0]
         log(Event("start", {"version": minijwt.__version__, "url": url, "python": python, **libraries}))
         log(Event("settings", settings.given or {"all": "default"}))
-        asyncio.run(_serve_until_signalled(server, f"Server active on {url}!", clean))
+        with redirect_stderr(log):  # type: ignore[type-var]  # a Log writes and flushes, which is all that it takes
+            asyncio.run(_serve_until_signalled(server, f"Server active on {url}!", clean))
         log(Event("stop", {}))
     finally:
         clean()

@@ -8,6 +8,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+# The process that is tested is the process that people run: PYTHONUNBUFFERED, for one, hid a server that could not stop.
+for name in [each for each in os.environ if each.startswith("PYTHON")]:
+    del os.environ[name]
+
 
 @pytest.fixture(autouse=True)
 def no_open_store():
