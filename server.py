@@ -10,8 +10,8 @@
 
 The way a request goes:
 
-    bytes → Connection (asyncio) → Handler (http.server) → Framer → Request → respond() → endpoint
-          → Accounts → minijwt → Response → Writer → bytes
+    bytes → Server or Handler (http.server) → conversation → Framer → Request → respond() → endpoint
+          → Accounts → minijwt, Store → Response → bytes
 
 The words of this file, each with its one meaning:
 
@@ -28,7 +28,6 @@ bottom: nothing is used above its definition.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import errno
 import getpass
 import hashlib
@@ -43,6 +42,7 @@ import pkgutil
 import queue
 import re
 import resource
+import selectors
 import shutil
 import signal
 import socket
@@ -54,14 +54,13 @@ import threading
 import time
 import unicodedata
 import warnings
-from asyncio import sslproto
 from base64 import b64encode
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, redirect_stderr, suppress
 from email.utils import formatdate
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from io import RawIOBase
@@ -437,8 +436,12 @@ FORGET_SECONDS = 86_400  # after the last attempt
 MAX_FAILURE_ROWS = 100_000  # ten megabytes of guesses; the oldest go first
 
 
-class MustWrite(Exception):
-    """A verb that writes was called where only reading is allowed: on the event loop, which must not wait."""
+class Redo(Exception):
+    """What a verb needs is not at hand in this thread: do the whole request again in the store's own."""
+
+
+class StoreFailed(Exception):
+    """The store does not answer, and nothing of what it was asked has happened. Its text is for the log."""
 
 
 class Standing(NamedTuple):
@@ -472,6 +475,8 @@ class _OfThread(threading.local):
 class Store:
     """The SQLite file at `path`, made with mode 0600 if there is none. Each thread has a connection of its own."""
 
+    inline_reads = True  # verbs that read take some microseconds: the event loop may call them
+
     def __init__(self, path: str, clock: Callable[[], float] = time.time) -> None:
         """Raises SettingsError if the file cannot be opened, is no database of ours, or a newer version's."""
         self._path = os.path.abspath(path)
@@ -481,7 +486,7 @@ class Store:
             with suppress(FileExistsError):  # or SQLite would make it, for everybody to read
                 os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             self._prepare()
-        except (OSError, sqlite3.Error, ValueError) as error:
+        except (OSError, sqlite3.Error, StoreFailed, ValueError) as error:
             self.close()
             reason = getattr(error, "strerror", None) or error
             raise SettingsError(f"DATABASE {path} cannot be used: {reason}") from None
@@ -523,10 +528,13 @@ class Store:
         db = self._local.db
         if db is None:
             patience = 0 if self._local.read_only else BUSY_SECONDS
-            db = sqlite3.connect(
-                self._path, timeout=patience, isolation_level=None, check_same_thread=False, factory=_Closing
-            )
-            db.execute("PRAGMA synchronous=FULL")  # what was answered survives a power cut
+            try:
+                db = sqlite3.connect(
+                    self._path, timeout=patience, isolation_level=None, check_same_thread=False, factory=_Closing
+                )
+                db.execute("PRAGMA synchronous=FULL")  # what was answered survives a power cut
+            except sqlite3.Error as error:
+                raise StoreFailed(str(error)) from None
             self._local.db = db
         return db
 
@@ -538,7 +546,7 @@ class Store:
                 db.close()
 
     def read_only(self) -> None:
-        """From now on, this thread does not wait and does not write: a verb that would raises MustWrite."""
+        """From now on, this thread does not wait and does not write: a verb that would raises Redo."""
         self.close()
         self._local.read_only = True
 
@@ -547,27 +555,27 @@ class Store:
         db = self._connection()
         try:
             return db.execute(statement, values).fetchall()
-        except sqlite3.Error:
+        except sqlite3.Error as error:
             if self._local.read_only or not db.in_transaction:  # else a transaction that writes is still whole
                 self.close()  # begin anew with a new connection
-            raise
+            raise StoreFailed(str(error)) from None
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Within it, a read-only thread reads the database of one moment, for the price of one lock."""
-        with suppress(sqlite3.Error):  # what is wrong will be said by what is read
+        with suppress(sqlite3.Error, StoreFailed):  # what is wrong will be said by what is read
             self._connection().execute("BEGIN")
         try:
             yield
         finally:
-            with suppress(sqlite3.Error):
+            with suppress(sqlite3.Error, StoreFailed):
                 self._connection().execute("ROLLBACK")  # there is nothing to commit
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Write all or nothing: in a transaction, or as part of the one that is open."""
         if self._local.read_only:
-            raise MustWrite
+            raise Redo
         db = self._connection()
         if db.in_transaction:  # within `group`
             yield db
@@ -576,10 +584,13 @@ class Store:
             db.execute("BEGIN IMMEDIATE")
             yield db
             db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:  # some faults, a full disk for one, have ended it already
-                db.execute("ROLLBACK")
+        except BaseException as error:
+            with suppress(sqlite3.Error):
+                if db.in_transaction:  # some faults, a full disk for one, have ended it already
+                    db.execute("ROLLBACK")
             self.close()  # begin anew with a new connection
+            if isinstance(error, sqlite3.Error):
+                raise StoreFailed(str(error)) from None
             raise
 
     def _changed(self, statement: str, *values: object) -> bool:
@@ -590,14 +601,14 @@ class Store:
     def group(self, works: Iterable[Callable[[], Any]]) -> list[Any]:
         """Do all `works` in one transaction, with one commit; each of their statements stands or falls by itself.
 
-        Raises sqlite3.Error if nothing of it was kept.
+        Raises StoreFailed if nothing of it was kept.
         """
         done = []
         with self._transaction() as db:
             for work in works:
                 done.append(work())
                 if not db.in_transaction:  # or the next ones would commit by themselves, and be answered 503
-                    raise sqlite3.OperationalError("the transaction was lost")
+                    raise StoreFailed("the transaction was lost")
             self._prune(db)
         return done
 
@@ -712,9 +723,12 @@ _TUTORIAL_CLAIMS = {"username", "iat", "exp"}  # what the tutorial's own app sig
 
 
 class Refused(Exception):
-    """Wrong credentials, or no good token: `code` says which, for the log; `wait` how many seconds to wait."""
+    """Wrong credentials, or no good token: `code` says which, for the log; `wait` how many seconds to wait.
 
-    def __init__(self, code: str, username: str = "", sid: str = "", wait: float = 0) -> None:
+    `sid` is None at a login, where there is no session yet, and "" where no token names one.
+    """
+
+    def __init__(self, code: str, username: str = "", sid: str | None = None, wait: float = 0) -> None:
         super().__init__(code)
         self.code, self.username, self.sid, self.wait = code, username, sid, wait
 
@@ -731,11 +745,11 @@ class Session:
         elif claims.keys() == _TUTORIAL_CLAIMS:  # it has no name of its own: its digest is the session's
             self.sid, self.generation = hashlib.sha256(token.encode()).hexdigest(), 0
         else:
-            raise Refused("no_refresh_token")
+            raise Refused("no_refresh_token", sid="")
         self.username = claims["username"]
-        kinds = [type(value) for value in (self.username, self.sid, self.generation, claims.get("epoch", ""))]
-        if kinds != [str, str, int, str] or self.generation < 0:  # exactly: to Python, True is an int as well
-            raise Refused("no_refresh_token")
+        kinds = type(self.username), type(self.sid), type(self.generation), type(claims.get("epoch", ""))
+        if kinds != (str, str, int, str) or self.generation < 0:  # exactly: to Python, True is an int as well
+            raise Refused("no_refresh_token", sid="")
         self.expires = math.ceil(min(claims["exp"], 2**53))  # for SQLite, which has 64 bits
 
     def refused(self, code: str) -> Refused:
@@ -801,7 +815,7 @@ class Accounts:
     def __init__(
         self, settings: Settings, store: Store, clock: Callable[[], float] = time.time, cost: str = COST
     ) -> None:
-        self._settings = settings
+        self._settings, self._private = settings, settings.private
         self._store = store
         self._clock = clock
         self._cost = cost
@@ -893,33 +907,43 @@ class Accounts:
                 return minijwt.decode(token, secret, now=now)
         return minijwt.decode(token, secrets[-1], now=now)
 
-    def _sessions(self, tokens: list[str], now: float) -> tuple[list[Session], str]:
-        """Return the sessions with good tokens, each with its newest, and the code of the last bad token."""
-        code = "no_token"
+    def _session(self, token: str, now: float) -> Session:
+        """Return the session of a refresh token; raise Refused if it is not good."""
+        try:
+            return Session(self._decode(token, self._settings.refresh_secrets, now), token)
+        except minijwt.InvalidTokenError as error:
+            raise Refused(error.code, sid="") from None
+
+    def _sessions(self, tokens: list[str], now: float) -> tuple[list[Session], Refused]:
+        """Return the sessions with good tokens, each with its newest, and the refusal of the last bad token."""
+        refused = Refused("no_token", sid="")
         newest: dict[str, Session] = {}
         for token in tokens[:MAX_COOKIES]:
             try:
-                session = Session(self._decode(token, self._settings.refresh_secrets, now), token)
-            except (minijwt.InvalidTokenError, Refused) as error:
-                code = error.code  # somebody else's cookie: it neither counts nor hides ours
+                session = self._session(token, now)
+            except Refused as error:
+                refused = error  # somebody else's cookie: it neither counts nor hides ours
                 continue
             if session.sid not in newest or newest[session.sid].generation < session.generation:
                 newest[session.sid] = session
-        return list(newest.values()), code
+        return list(newest.values()), refused
 
     def _choose(self, tokens: list[str], now: float) -> tuple[Session, Standing]:
         """Return the one living session among `tokens`; raise Refused if there is none, or more than one."""
-        sessions, code = self._sessions(tokens, now)
-        living, refused = [], None
+        if len(tokens) == 1:
+            session = self._session(tokens[0], now)
+            return session, self._standing(session)
+        sessions, refused = self._sessions(tokens, now)
+        living = []
         for session in sessions:
             try:
                 living.append((session, self._standing(session)))
             except Refused as error:
                 refused = error
         if len(living) > 1:
-            raise Refused("several_sessions")
+            raise Refused("several_sessions", sid="")
         if not living:
-            raise refused or Refused(code)
+            raise refused
         return living[0]
 
     def _standing(self, session: Session) -> Standing:
@@ -943,7 +967,7 @@ class Accounts:
 
     def _is_demo_user(self, username: str, standing: Standing) -> bool:
         """Tell whether this is the demo user, who exists on a private server that has no user of its own."""
-        return username == DEMO_USERNAME and self._settings.private and not standing.any_user
+        return username == DEMO_USERNAME and self._private and not standing.any_user
 
     # -- users
 
@@ -1001,8 +1025,8 @@ def log_line(now: float, event: Event) -> str:
 class Log:
     """Writes events to `stream` from a thread of its own: a slow log reader must not stall the server.
 
-    `stream` is a raw binary file. It has no buffer, and so no lock: the lock of `sys.stderr`, held by a thread that waits
-    for a full pipe, would stall every other thread that has something to say, and the end of the process.
+    `stream` is a raw binary file. It has no buffer, and so no lock: the lock of `sys.stderr`, held by a thread that
+    waits for a full pipe, would stall every other thread that has something to say, and the end of the process.
     """
 
     def __init__(self, stream: RawIOBase, clock: Callable[[], float] = time.time) -> None:
@@ -1076,6 +1100,18 @@ def _malformed(code: str, message: str) -> HTTPError:
     return HTTPError(HTTPStatus.BAD_REQUEST, code, message)
 
 
+NO_ADDRESS = ipaddress.IPv4Address(0)
+
+
+def parse_address(text: str) -> Address | None:
+    """Return the address that `text` spells, an IPv4 one if it is mapped into IPv6; None if it spells none."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
 class Request(NamedTuple):
     """One whole request."""
 
@@ -1085,14 +1121,14 @@ class Request(NamedTuple):
     body: bytes = b""
     keep_alive: bool = True
     version: bytes = b"HTTP/1.1"
-    peer: str = ""  # the address at the other end of the connection
+    client: Address = NO_ADDRESS  # who sent it: the peer, or what a trusted proxy says
 
 
 STRICT_POLICY = "default-src 'none'; connect-src 'self'; frame-ancestors 'none'"  # of every answer but the page
 
 
 class Response(NamedTuple):
-    """One whole answer; Writer adds what every answer has."""
+    """One whole answer, but for what every answer has."""
 
     status: int
     body: bytes = b""
@@ -1102,37 +1138,58 @@ class Response(NamedTuple):
     policy: str = STRICT_POLICY  # Content-Security-Policy
 
 
-_FIELD_BYTES = bytes({*range(0x20, 0x7F), *range(0x80, 0x100), 0x09})  # RFC 9110 §5.5: what a field may hold
-_TCHAR = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # RFC 9110 §5.6.2
+# RFC 9110 §5.6.2: what a method and a field's name consist of
+_TCHAR = re.escape(rb"!#$%&'*+-.^_`|~") + b"0-9A-Za-z"
+_REQUEST_LINE = re.compile(rb"[%b]+ [!-~\x80-\xff]+ (HTTP/[0-9]\.[0-9])" % _TCHAR)  # RFC 9112 §3
+# A whole head without its last CR LF (RFC 9112 §2, §3, §5). No line is folded, no white space stands before a colon:
+# to one server that would be a field, and to the next one none.
+_HEAD = re.compile(
+    rb"([%b]+) ([!-~\x80-\xff]+) (HTTP/1\.[0-9])((?:\r\n[%b]+:[\t -~\x80-\xff]*)*)" % (_TCHAR, _TCHAR)
+)
+# What no head may hold. About a bare CR or LF two servers disagree how many requests they see (RFC 9112 §2.2, §11.2).
+_CONTROL = re.compile(rb"[^\t\r\n -~\x80-\xff]|\r(?!\n|\Z)|(?<!\r)\n")
+_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 # RFC 9110 §7.2, without percent-encoding and sub-delims
 _HOST_FIELD = re.compile(rb"(?:[0-9A-Za-z._~-]+|\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\])(?::[0-9]{0,5})?")
 _ABSOLUTE = re.compile(rb"(?i:https?)://(" + _HOST_FIELD.pattern + rb")(/[^?]*)?(?:\?.*)?")  # RFC 3986 §3
-_REQUEST_LINE = re.compile(rb"([%b]+) ([!-~\x80-\xff]+) (HTTP/[0-9]\.[0-9])" % re.escape(_TCHAR))  # RFC 9112 §3
 
 
-def _head_lines(head: bytes) -> list[bytes]:
-    """Return the lines of `head`, or of its beginning; raise HTTPError for control characters, and for too much."""
-    # Take away all that may be there, and only line ends may be left. A bare CR or LF is where two servers
-    # disagree about how many requests they see (RFC 9112 §2.2, §11.2).
-    if head.translate(None, _FIELD_BYTES) != b"\r\n" * head.count(b"\r\n"):
-        raise _malformed("control_character", "A control character, or a line that does not end in CR LF.")
+def _check_beginning(head: bytes) -> None:
+    """Raise HTTPError if `head` begins with something that no valid head does.
+
+    Of several faults it is the first that a server would meet that reads byte by byte.
+    """
+    control, end = _CONTROL.search(head), head.find(b"\r\n")
+    fault = _malformed("control_character", "A control character, or a line that does not end in CR LF.")
+    if control and (end < 0 or control.start() <= end):
+        raise fault
+    if 0 <= end <= MAX_LINE_BYTES:
+        line = _REQUEST_LINE.fullmatch(head, 0, end)
+        if not line:
+            raise _malformed("malformed_request_line", "The request line is not of the form METHOD TARGET HTTP/1.1.")
+        if not line[1].startswith(b"HTTP/1."):
+            raise HTTPError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "http_version", "This is HTTP/1.1 and HTTP/1.0.")
+    if control:
+        raise fault
+
+
+def _check_size(head: bytes) -> None:
+    """Raise HTTPError for a head that is too large."""
     lines = head.split(b"\r\n")
     if len(lines[0]) > MAX_LINE_BYTES:
         raise HTTPError(HTTPStatus.REQUEST_URI_TOO_LONG, "line_too_long", "The request line is too long.")
-    long = len(head) > MAX_LINE_BYTES and max(map(len, lines)) > MAX_LINE_BYTES
-    if long or len(lines) > MAX_FIELDS + 1 or len(head) > MAX_HEAD_BYTES:
+    if len(head) > MAX_HEAD_BYTES or len(lines) > MAX_FIELDS + 1 or max(map(len, lines)) > MAX_LINE_BYTES:
         raise HTTPError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", "The header is too large.")
-    return lines
 
 
-def _parse_fields(lines: list[bytes]) -> dict[bytes, bytes]:
-    """Return the header fields in `lines`; several with one name are joined (RFC 9110 §5.3, RFC 9113 §8.2.3)."""
+def _parse_fields(lines: bytes) -> dict[bytes, bytes]:
+    """Return the header fields in `lines`, each of which begins with CR LF.
+
+    Several with one name are joined (RFC 9110 §5.3, RFC 9113 §8.2.3).
+    """
     fields: dict[bytes, bytes] = {}
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        # White space before the colon, or a folded line, would be a field to one server and none to the next.
-        if not colon or not name or name.translate(None, _TCHAR):
-            raise _malformed("malformed_field", "A header line is not of the form NAME: VALUE.")
+    for line in lines.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
         name, value = name.lower(), value.strip(b" \t")
         if name in fields:
             value = fields[name] + (b"; " if name == b"cookie" else b", ") + value
@@ -1161,19 +1218,11 @@ def _content_length(fields: Mapping[bytes, bytes]) -> int:
     return int(length)
 
 
-def _address(text: str) -> Address | None:
-    """Return the address that `text` spells, an IPv4 one if it is mapped into IPv6, or None."""
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
-
-
 def _check_host(fields: Mapping[bytes, bytes], version: bytes) -> None:
     """Raise HTTPError unless there is exactly one valid Host (RFC 9112 §3.2); HTTP/1.0 may do without."""
     host = fields.get(b"host", b"")  # two have been joined by a comma, which is not valid
-    bad = not _HOST_FIELD.fullmatch(host) or (host[:1] == b"[" and not _address(host[1:].decode().partition("]")[0]))
+    bad = not _HOST_FIELD.fullmatch(host)
+    bad = bad or (host[:1] == b"[" and not parse_address(host[1:].decode().partition("]")[0]))
     if bad and (version != b"HTTP/1.0" or b"host" in fields):
         raise _malformed("host", "There must be exactly one valid Host.")
 
@@ -1202,44 +1251,69 @@ def _keeps_alive(fields: Mapping[bytes, bytes], version: bytes) -> bool:
     return b"close" not in options and (version != b"HTTP/1.0" or b"keep-alive" in options)
 
 
-def parse_head(head: bytes, peer: str = "") -> tuple[Request, int]:
+def client_address(fields: Mapping[bytes, bytes], peer: Address, trusted: tuple[Network, ...]) -> Address:
+    """Return who sent a request with `fields`: the peer, or what trusted proxies say of whom they speak for.
+
+    X-Forwarded-For is walked from the right, where the last proxy wrote; the first address that is not trusted counts.
+    """
+    if not any(peer in network for network in trusted):
+        return peer
+    for hop in reversed(fields.get(b"x-forwarded-for", b"").decode("latin-1").split(",")):
+        address = parse_address(hop.strip(" \t"))
+        if address is None:
+            break
+        if not any(address in network for network in trusted):
+            return address
+    return peer
+
+
+def parse_head(head: bytes, peer: Address = NO_ADDRESS, trusted: tuple[Network, ...] = ()) -> tuple[Request, int]:
     """Return the request whose head, without the empty line, is `head`, and the length of the body to come.
 
     Raises HTTPError if it is malformed, too large, or ambiguous about where it ends.
     """
-    lines = _head_lines(head)
-    match = _REQUEST_LINE.fullmatch(lines[0])
+    match = _HEAD.fullmatch(head)
+    if not match or len(head) > MAX_LINE_BYTES or head.count(b"\r\n") > MAX_FIELDS:
+        _check_beginning(head + b"\r\n")
+        _check_size(head)
     if not match:
-        raise _malformed("malformed_request_line", "The request line is not of the form METHOD TARGET HTTP/1.1.")
-    method, target, version = match.groups()
-    if not version.startswith(b"HTTP/1."):
-        raise HTTPError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "http_version", "This is HTTP/1.1 and HTTP/1.0.")
-    fields = _parse_fields(lines[1:])
+        raise _malformed("malformed_field", "A header line is not of the form NAME: VALUE.")
+    method, target, version, lines = match.groups()
+    fields = _parse_fields(lines)
     _check_host(fields, version)
     length = _content_length(fields)
     _check_expect(fields, version)
     path = _path(target, method, fields)
     keep_alive = method != b"CONNECT" and _keeps_alive(fields, version)  # else what it sends into its tunnel
-    return Request(method.decode("ascii"), path, fields, b"", keep_alive, version, peer), length
+    client = client_address(fields, peer, trusted) if trusted else peer
+    return Request(method.decode("ascii"), path, fields, b"", keep_alive, version, client), length
 
 
 class Framer:
-    """Cuts bytes into requests: `receive` takes what arrives, `next_request` gives what is whole."""
+    """Cuts bytes into requests: `receive` takes what arrives, `next_request` gives what is whole.
 
-    def __init__(self, peer: str = "") -> None:
-        self.peer = peer
-        self._buffer = bytearray()  # what has not been used yet; taking from its front does not move the rest
-        self._head: tuple[Request, int] | None = None  # parsed, its body not yet here
+    `peer` is the address at the other end of the connection; what it says of others counts if it is in `trusted`.
+    """
+
+    def __init__(self, peer: Address = NO_ADDRESS, trusted: tuple[Network, ...] = ()) -> None:
+        self.peer, self._trusted = peer, trusted
+        # What has arrived; where in it the next request begins, and how far its head has been looked at already. So
+        # nothing moves when a request is taken from the front, and no byte of a head that trickles in is read twice.
+        self._buffer, self._start, self._checked = b"", 0, 0
+        self._head: tuple[Request, int] | None = None  # parsed; its body is not here yet
 
     def receive(self, data: bytes) -> None:
         """Add `data` to what has arrived."""
-        self._buffer += data
+        self._buffer = self._buffer[self._start :] + data
+        self._checked, self._start = max(0, self._checked - self._start), 0
         self._skip_empty_lines()
 
     def _skip_empty_lines(self) -> None:
-        """Forgive empty lines before a request: they are no part of it (RFC 9112 §2.2)."""
-        if self._head is None and self._buffer.startswith(b"\r\n"):
-            self._buffer = bytearray(re.sub(rb"(?:\r\n)+", b"", self._buffer, count=1))
+        """Skip empty lines before a request (RFC 9112 §2.2); forget a buffer that is used up."""
+        if self._head is None and (empty := _EMPTY_LINES.match(self._buffer, self._start)):
+            self._start = empty.end()
+        if self._start == len(self._buffer):
+            self._buffer, self._start, self._checked = b"", 0, 0
 
     @property
     def busy(self) -> bool:
@@ -1256,38 +1330,54 @@ class Framer:
 
         Raises HTTPError if it is malformed; then nothing that follows can be read.
         """
+        buffer, start = self._buffer, self._start
         if self._head is None:
-            if not self._buffer:
+            if not buffer:
                 return None
-            end = self._buffer.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES + 4)
-            if end < 0:  # what cannot become a request is refused now; the end of it may be half of the head's end
-                _head_lines(bytes(self._buffer[: MAX_HEAD_BYTES + 4]).removesuffix(b"\r").removesuffix(b"\r\n"))
+            end = buffer.find(b"\r\n\r\n", max(start, self._checked - 3), start + MAX_HEAD_BYTES + 4)
+            if end < 0:
+                self._reject_early()
                 return None
-            self._head = parse_head(bytes(self._buffer[:end]), self.peer)
-            del self._buffer[: end + 4]
+            self._head = parse_head(buffer[start:end], self.peer, self._trusted)
+            self._start = start = end + 4
         request, length = self._head
-        if len(self._buffer) < length:
+        if len(buffer) - start < length:
             return None
-        self._head = None
         if length:
-            request = request._replace(body=bytes(self._buffer[:length]))
-            del self._buffer[:length]
+            request = request._replace(body=buffer[start : start + length])
+        self._head, self._start, self._checked = None, start + length, start + length
         self._skip_empty_lines()
         return request
 
+    def _reject_early(self) -> None:
+        """Raise HTTPError for what can never become a valid head. What is only too large is read to its end first."""
+        buffer, start, checked = self._buffer, self._start, self._checked
+        end = buffer.find(b"\r\n", start)
+        if end >= checked - 1 or _CONTROL.search(buffer, max(start, checked - 1)):
+            _check_beginning(buffer[start : start + MAX_HEAD_BYTES + 1])
+        if len(buffer) - start > MAX_HEAD_BYTES:  # the end of it may be half of the head's end
+            _check_size(buffer[start:].removesuffix(b"\r").removesuffix(b"\r\n"))
+        self._checked = len(buffer)
+
     def expecting(self) -> Request | None:
         """Return, once, the head of a request whose client waits for a word before it sends the body."""
-        if self._head is None or self._buffer:
+        if self._head is None or len(self._buffer) > self._start:
             return None
         head = self._head[0]
         return head if head.fields.pop(b"expect", b"") and head.version != b"HTTP/1.0" else None
 
     def begun(self) -> Request:
-        """Return what is known of a request that is not whole: its head, or no more than whether it is a HEAD."""
+        """Return what is known of a request that is refused or not whole."""
         if self._head:
             return self._head[0]
-        method = "HEAD" if self._buffer.startswith(b"HEAD ") else "unknown"  # RFC 9110 §9.3.2: no answer has a body
-        return Request(method, "unknown", {}, peer=self.peer)
+        head = self._buffer[self._start : self._start + MAX_HEAD_BYTES + 4].partition(b"\r\n\r\n")[0]
+        match = _HEAD.match(head)
+        if not match:
+            # RFC 9110 §9.3.2: no answer to HEAD has a body
+            return Request("HEAD" if head.startswith(b"HEAD ") else "unknown", "unknown", {}, client=self.peer)
+        method, target, version, lines = match.groups()
+        fields, path = _parse_fields(lines), target.partition(b"?")[0].decode("latin-1")
+        return Request(method.decode("ascii"), path, fields, b"", False, version, self.peer)
 
 
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
@@ -1330,64 +1420,37 @@ def parse_cookies(request: Request, name: str) -> list[str]:
     return found
 
 
-def client_address(request: Request, trusted: tuple[Network, ...]) -> Address:
-    """Return who sent `request`: the peer, or what trusted proxies say of whom they speak for.
-
-    X-Forwarded-For is walked from the right, where the last proxy wrote; the first address that is not trusted counts.
-    """
-    peer = _address(request.peer) or ipaddress.IPv4Address(0)
-    if not any(peer in network for network in trusted):
-        return peer
-    for hop in reversed(request.fields.get(b"x-forwarded-for", b"").decode("latin-1").split(",")):
-        address = _address(hop.strip(" \t"))
-        if address is None:
-            break
-        if not any(address in network for network in trusted):
-            return address
-    return peer
-
-
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
 
-class Writer:
-    """Writes every answer, in one piece. `clock` is for the Date."""
+@lru_cache(maxsize=2)
+def _common_fields(second: int) -> str:
+    """Return the fields of every response in the `second` since 1970 that Date names (RFC 9110 §6.6.1)."""
+    return (
+        f"Date: {formatdate(second, usegmt=True)}\r\n"
+        "Cache-Control: no-store\r\n"  # RFC 6749 §5.1
+        "X-Content-Type-Options: nosniff\r\n"
+        "Referrer-Policy: no-referrer\r\n"
+    )
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
-        self._second = -1
-        self._common = b""
 
-    def _common_fields(self) -> bytes:
-        """Return what every answer carries; made once a second, because of the Date (RFC 9110 §6.6.1)."""
-        second = int(self._clock())
-        if second != self._second:
-            self._common = (
-                f"Date: {formatdate(second, usegmt=True)}\r\n"
-                "Cache-Control: no-store\r\n"  # RFC 6749 §5.1: no cache may keep a token
-                "X-Content-Type-Options: nosniff\r\n"
-                "Referrer-Policy: no-referrer\r\n"
-            ).encode("ascii")
-            self._second = second  # only now, since the stock server's threads share this
-        return self._common
-
-    def write(self, response: Response, request: Request, keep_alive: bool) -> bytes:
-        """Return `response` as the answer to `request`, ready to be sent."""
-        status = response.status
-        head = [_STATUS_LINES[status]]
-        if status != HTTPStatus.NO_CONTENT:  # RFC 9110 §8.6: it has no Content-Length
-            head.append(f"Content-Type: {response.content_type}\r\nContent-Length: {len(response.body)}\r\n")
-        head.append(f"Content-Security-Policy: {response.policy}\r\n")
-        for name, value in response.fields:
-            if not (value.isascii() and value.isprintable()):
-                raise ValueError("a control character in a header field")  # would split the answer in two
-            head.append(f"{name}: {value}\r\n")
-        if not keep_alive:
-            head.append("Connection: close\r\n")
-        elif request.version == b"HTTP/1.0":
-            head.append("Connection: keep-alive\r\n")
-        body = b"" if request.method == "HEAD" else response.body
-        return "".join(head).encode("ascii") + self._common_fields() + b"\r\n" + body
+def render(response: Response, request: Request, keep_alive: bool, now: float) -> bytes:
+    """Return `response` as the answer to `request` at the time `now`, ready to be sent: every answer is made here."""
+    status, body, content_type, fields, _, policy = response
+    # RFC 9110 §8.6: 204 has no Content-Length
+    content = "" if status == 204 else f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+    for name, value in fields:
+        # A line end would split the answer in two
+        if not (value.isascii() and value.isprintable()):
+            raise ValueError("a control character in a header field")
+        content += f"{name}: {value}\r\n"
+    if not keep_alive:
+        content += "Connection: close\r\n"
+    elif request.version == b"HTTP/1.0":
+        content += "Connection: keep-alive\r\n"
+    policy = f"Content-Security-Policy: {policy}\r\n"
+    head = f"{_STATUS_LINES[status]}{content}{policy}{_common_fields(int(now))}\r\n".encode("ascii")
+    return head if request.method == "HEAD" else head + body
 
 
 # ---- Page ------------------------------------------------------------------------------------------------
@@ -1793,7 +1856,6 @@ class App:
     ) -> None:
         self.settings, self.store, self.clock, self.log = settings, store, clock, log
         self.accounts = Accounts(settings, store, clock, cost)
-        self.writer = Writer(clock)
 
 
 def answer_json(status: int, value: object, *fields: tuple[str, str]) -> Response:
@@ -1812,8 +1874,16 @@ def unavailable(code: str, message: str) -> Response:
     return error_response(HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, code, message, ("Retry-After", "1")))
 
 
-def _unauthorized(app: App, message: str, event: Event) -> Response:
-    """The tutorial's 406, or the 401 that RFC 9110 §15.5.2 would have, with the challenge that belongs to it."""
+def refusal(app: App, request: Request, message: str, refused: Refused) -> Response:
+    """Return the answer to wrong credentials or a bad token: the tutorial's 406, or the 401 of RFC 9110 §15.5.2."""
+    about = {"result": refused.code, "user": refused.username or "unknown"}
+    if refused.sid is not None:
+        about["session"] = refused.sid[:8] or "none"
+    event = Event(request.path.strip("/"), {**about, "address": str(request.client)})
+    if refused.wait:
+        wait, text = ("Retry-After", str(math.ceil(refused.wait))), "Too many failed logins. Try again later."
+        error = HTTPError(HTTPStatus.TOO_MANY_REQUESTS, "too_many_failures", text, wait, events=(event,))
+        return error_response(error)
     challenge = (("WWW-Authenticate", CHALLENGE),) if app.settings.unauthorized_status == 401 else ()
     return answer_json(app.settings.unauthorized_status, {"message": message}, *challenge)._replace(events=(event,))
 
@@ -1833,12 +1903,7 @@ def _token_response(app: App, tokens: Tokens, *events: Event) -> Response:
         cookie = (_cookie(app, tokens.refresh, tokens.expires, max(0, math.ceil(tokens.expires - app.clock()))),)
     # base64url and dots need no escaping: the body that answer_json would make, without its four microseconds
     body = f'{{"accessToken": "{tokens.access}"}}'.encode("ascii")
-    return Response(HTTPStatus.OK, body, fields=cookie, events=events)
-
-
-def _from(app: App, request: Request) -> dict[str, str]:
-    """Return for the log who sent `request`."""
-    return {"address": str(client_address(request, app.settings.trusted_proxies))}
+    return Response(200, body, fields=cookie, events=events)
 
 
 def get_root(app: App, request: Request) -> Response:
@@ -1851,38 +1916,27 @@ def get_root(app: App, request: Request) -> Response:
 
 def post_login(app: App, request: Request) -> Response:
     """POST /login: username and password → an access token, and a refresh token in the cookie."""
-    about = _from(app, request)
     try:
         form = parse_form(request)
         [username], [password] = form["username"], form["password"]  # exactly one each
     except (ValueError, KeyError):
-        return _unauthorized(app, "Invalid credentials", Event("login", {"result": "malformed", **about}))
-    try:
-        tokens = app.accounts.login(username, password, client_address(request, app.settings.trusted_proxies))
-    except Refused as refused:
-        event = Event("login", {"result": refused.code, "user": refused.username or "unknown", **about})
-        if not refused.wait:
-            return _unauthorized(app, "Invalid credentials", event)
-        message, wait = "Too many failed logins. Try again later.", ("Retry-After", str(math.ceil(refused.wait)))
-        raise HTTPError(HTTPStatus.TOO_MANY_REQUESTS, "too_many_failures", message, wait, events=(event,)) from None
-    event = Event("login", {"result": "ok", "user": tokens.username, "session": tokens.sid[:8], **about})
-    return _token_response(app, tokens, event)
+        raise Refused("malformed") from None
+    tokens = app.accounts.login(username, password, request.client)
+    about = {"user": tokens.username, "session": tokens.sid[:8], "address": str(request.client)}
+    return _token_response(app, tokens, Event("login", {"result": "ok", **about}))
 
 
 def post_refresh(app: App, request: Request) -> Response:
     """POST /refresh: the cookie → a new access token, and while rotation is on a new cookie."""
-    try:
-        return _token_response(app, app.accounts.refresh(parse_cookies(request, app.settings.cookie_name)))
-    except Refused as refused:
-        about = {"user": refused.username or "unknown", "session": refused.sid[:8] or "none", **_from(app, request)}
-        return _unauthorized(app, "Unauthorized", Event("refresh", {"result": refused.code, **about}))
+    return _token_response(app, app.accounts.refresh(parse_cookies(request, app.settings.cookie_name)))
 
 
 def post_logout(app: App, request: Request) -> Response:
     """POST /logout: end the session and delete the cookie, whether there is one or not."""
     events = []
     for each in app.accounts.logout(parse_cookies(request, app.settings.cookie_name)):
-        events.append(Event("logout", {"user": each.username, "session": each.sid[:8], **_from(app, request)}))
+        about = {"user": each.username, "session": each.sid[:8], "address": str(request.client)}
+        events.append(Event("logout", about))
     return Response(HTTPStatus.NO_CONTENT, fields=(_cookie(app, "", 0, 0),), events=tuple(events))
 
 
@@ -1913,84 +1967,104 @@ def get_explain(app: App, request: Request) -> Response:
 
 Endpoint = Callable[[App, Request], Response]
 
-# Where a request is answered under the event loop:
-INLINE = "inline"  # on the loop, which must not wait; if the endpoint wants to write after all, the write lane does it
-HASH = "hash"  # in a small pool: passwords, a quarter of a second of work each
+# What an endpoint does, of which others may have to wait:
+NOTHING = "nothing"
+READS = "reads"  # the store
+WRITES = "writes"  # the store
+HASHES = "hashes"  # a password: a quarter of a second of work
+
+# Where a request is answered therefore:
+INLINE = "inline"  # on the loop, which must not wait; an endpoint that raises Redo there is called in the write lane
+HASH = "hash"  # in a small pool
 WRITE = "write"  # in the one thread that writes, many requests to a commit
 
 
 class Route(NamedTuple):
-    """An endpoint and its lane."""
+    """An endpoint, and what is to be known of it before it is called."""
 
     endpoint: Endpoint
-    lane: str = INLINE
-    rotating: str = INLINE  # its lane while ROTATE_REFRESH is on
+    does: str = NOTHING
+    does_rotating: str = ""  # while ROTATE_REFRESH is on, if that is something else
+    refusal: str = "Unauthorized"  # the message of Refused
+    page_only: bool = False  # is there while PAGE=on, for our own page: never CORS
 
 
 ROUTES: dict[str, dict[str, Route]] = {
     "/": {"GET": Route(get_root)},
-    "/login": {"POST": Route(post_login, HASH, HASH)},
-    "/refresh": {"POST": Route(post_refresh, INLINE, WRITE)},
-    "/logout": {"POST": Route(post_logout, WRITE, WRITE)},
+    "/login": {"POST": Route(post_login, HASHES, refusal="Invalid credentials")},
+    "/refresh": {"POST": Route(post_refresh, READS, WRITES)},
+    "/logout": {"POST": Route(post_logout, WRITES)},
     "/me": {"GET": Route(get_me)},
-    "/explain": {"GET": Route(get_explain)},
+    "/explain": {"GET": Route(get_explain, page_only=True)},
 }
-PAGE_ONLY = "/explain"  # is there while PAGE=on, for our own page: never CORS
 
 
-def lane_of(app: App, request: Request) -> str:
-    """Return where `request` is to be answered."""
-    route = ROUTES.get(request.path, {}).get(request.method)
-    if route is None:
-        return INLINE
-    return route.rotating if app.settings.rotate_refresh else route.lane
+def for_the_page(path: str) -> bool:
+    """Tell whether `path` is there for our own page alone."""
+    return any(route.page_only for route in ROUTES.get(path, {}).values())
 
 
-def _check_site(app: App, request: Request) -> None:
+def lanes_of(settings: Settings, store: Store) -> dict[tuple[str, str], str]:
+    """Return the lane of each (method, path) that is not answered on the loop."""
+    lane_of = {NOTHING: INLINE, READS: INLINE if store.inline_reads else WRITE, WRITES: WRITE, HASHES: HASH}
+    lanes = {}
+    for path, methods in ROUTES.items():
+        for method, route in methods.items():
+            does = (route.does_rotating if settings.rotate_refresh else "") or route.does
+            if lane_of[does] != INLINE:
+                lanes[method, path] = lane_of[does]
+    return lanes
+
+
+def check_csrf(app: App, request: Request) -> None:
     """Raise HTTPError if a page of another site has a browser send this POST: the cookie would come along (CSRF).
 
     Browsers say where a request comes from, in Sec-Fetch-Site (W3C Fetch Metadata §2.3) and Origin (RFC 6454 §7), and
     no script can change either. Who sends neither is no browser, and has no cookie that is not its own.
     """
-    site, origin = request.fields.get(b"sec-fetch-site"), request.fields.get(b"origin", b"").decode("latin-1")
-    if site is None and b"origin" in request.fields:
+    site, raw_origin = request.fields.get(b"sec-fetch-site"), request.fields.get(b"origin")
+    if site is None and raw_origin is None:
+        return
+    origin = (raw_origin or b"").decode("latin-1")
+    if site is None:
         scheme, _, authority = origin.partition("://")
         host = request.fields.get(b"host", b"").decode("latin-1").lower()
         hosts = {host, host.removesuffix(":" + DEFAULT_PORTS.get(scheme, ""))} - {""}
         same = scheme in DEFAULT_PORTS and authority in hosts
     else:
-        same = site in (None, b"same-origin", b"none")
+        same = site in (b"same-origin", b"none")
     if not same and origin not in app.settings.allowed_origins:
-        event = Event("cross_site", {"path": request.path, "origin": origin or "unknown", **_from(app, request)})
+        about = {"path": request.path, "origin": origin or "unknown", "address": str(request.client)}
+        event = Event("cross_site", about)
         message = "This request comes from a page of another site, which ALLOWED_ORIGINS does not name."
         raise HTTPError(HTTPStatus.FORBIDDEN, "cross_site", message, events=(event,))
 
 
-def admit(app: App, request: Request) -> Endpoint:
-    """Return the endpoint for `request`, whose body need not be here yet, or the one that answers OPTIONS.
+def find_route(app: App, request: Request) -> Route:
+    """Return the route of `request`, whose body need not be here yet, or the one that answers OPTIONS.
 
     Raises HTTPError: 404, 405 with Allow (RFC 9110 §15.5.6), or 403 for a POST from a page of another site.
     """
-    methods = ROUTES.get(request.path) if request.path != "*" else {}
-    if methods is None or (request.path == PAGE_ONLY and not app.settings.page):
+    methods = {} if request.path == "*" else ROUTES.get(request.path)
+    if methods is None or (not app.settings.page and for_the_page(request.path)):
         raise HTTPError(HTTPStatus.NOT_FOUND, "not_found", "There is nothing here.")
     route = methods.get("GET" if request.method == "HEAD" else request.method)
     if route is None:
         known = ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
         if request.method == "OPTIONS":
-            return lambda app, request: Response(HTTPStatus.NO_CONTENT, fields=(("Allow", known),))
+            return Route(lambda app, request: Response(HTTPStatus.NO_CONTENT, fields=(("Allow", known),)))
         message = f"This path knows only {known}."
         raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", message, ("Allow", known))
     if request.method == "POST":
-        _check_site(app, request)
-    return route.endpoint
+        check_csrf(app, request)
+    return route
 
 
-def share(app: App, request: Request, response: Response) -> Response:
+def add_cors_headers(app: App, request: Request, response: Response) -> Response:
     """Let a page of an allowed origin read the answer, with the cookie sent along (Fetch §3.3: CORS)."""
     origin = request.fields.get(b"origin", b"").decode("latin-1")
     fields = [("Vary", "Origin")]  # no cache may hand one origin's answer to another
-    if origin in app.settings.allowed_origins and request.path != PAGE_ONLY:
+    if origin in app.settings.allowed_origins and not for_the_page(request.path):
         fields.append(("Access-Control-Allow-Origin", origin))
         fields.append(("Access-Control-Allow-Credentials", "true"))
         fields.append(("Access-Control-Expose-Headers", "Retry-After, WWW-Authenticate"))
@@ -2001,100 +2075,117 @@ def share(app: App, request: Request, response: Response) -> Response:
     return response._replace(fields=(*response.fields, *fields))
 
 
-def database_failed(error: sqlite3.Error) -> Response:
-    """Return the answer when the database does not work: never a wrong one."""
+def store_failed(error: StoreFailed) -> Response:
+    """Return the answer when the store does not work: never a wrong one."""
     response = unavailable("unavailable", "The database does not answer. Try again.")
     return response._replace(events=(Event("database", {"error": str(error)}),))
 
 
 def respond(app: App, request: Request) -> Response:
-    """Return the answer to `request`: the whole server as one plain function. Raises nothing but MustWrite."""
+    """Return the answer to `request`: the whole server as one plain function. Raises nothing but Redo."""
     try:
-        return admit(app, request)(app, request)
+        route = find_route(app, request)
+        return route.endpoint(app, request)
     except HTTPError as error:
         return error_response(error)
-    except MustWrite:
-        raise  # to whoever has put us where that is not allowed
-    except sqlite3.Error as error:
-        return database_failed(error)
+    except Refused as refused:
+        return refusal(app, request, route.refusal, refused)
+    except Redo:
+        raise
+    except StoreFailed as error:
+        return store_failed(error)
     except Exception:
         logger.exception("unexpected error")  # the traceback is for the log; the client learns only that it happened
         return error_response(HTTPError(500, "internal_error", "Something went wrong here."))
 
 
-# ---- Handler ---------------------------------------------------------------------------------------------
-# An http.server handler, and the only place where bytes meet `respond`. The event loop below hands it bytes as they
-# arrive; under the standard library's own ThreadingHTTPServer it fetches them itself.
+# ---- Conversation ----------------------------------------------------------------------------------------
+# One client's side of HTTP, from its first byte to the last answer, as a generator. It moves no bytes itself: `handle`
+# drives it with blocking reads under the standard library's own server, and the Server below with a selector. Where the
+# generator stands is the state of the connection.
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"  # RFC 9110 §15.2.1
+
+if TYPE_CHECKING:
+    Conversation: TypeAlias = Generator[bytes | Request, Any, bytes]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers the requests of one connection. `handler_for` gives it its App."""
+    """One client, whoever drives the conversation with it. `handler_for` gives it its App."""
 
     app: App
+    framer: Framer
     timeout = 10.0  # seconds that a silent client may cost a thread of the stock server
+    last = False  # the next response is the last one
 
-    def __init__(self, request: Any, client_address: Any, server: Any) -> None:
-        """`request` is the stock server's socket, which is served before this returns; None for a Connection."""
-        self.framer = Framer(client_address[0])
-        self.close_connection = False
-        self.reusable = request is None  # whether another request may follow
-        if request is not None:
-            super().__init__(request, client_address, server)  # which calls `handle`
+    def converse(self) -> Conversation:
+        """Talk to the client. Yields what is to happen next, and is sent the outcome:
+
+            bytes    these are to be sent, if any, and more to be received → what arrived, b"" if the client sends no
+                     more; None as long as `framer` is busy: what is here already comes first
+            Request  it is to be answered → its Response
+
+        Returns the last bytes to be sent. TimeoutError is thrown in when the client takes too long to send.
+        """
+        framer = self.framer = Framer(
+            parse_address(self.client_address[0]) or NO_ADDRESS, self.app.settings.trusted_proxies
+        )
+        answer = b""
+        try:
+            while True:
+                data = yield answer
+                if data:
+                    framer.receive(data)
+                elif data is not None:
+                    if framer.busy:  # a short request is never acted upon
+                        raise _malformed("incomplete", "The request ended before it was complete.")
+                    return b""
+                request, answer = framer.next_request(), b""
+                if request is not None:
+                    response = yield request
+                    keep_alive = request.keep_alive and not self.last
+                    answer = self.render(response, request, keep_alive)
+                    if not keep_alive:
+                        return answer
+                elif (head := framer.expecting()) is not None:
+                    find_route(self.app, head)  # RFC 9110 §10.1.1: a body that will be refused is not asked for
+                    answer = CONTINUE
+                data = request = response = None  # an idle client costs no memory
+        except HTTPError as error:  # where the next request would begin is not known: close
+            fault = error
+        except TimeoutError:
+            if not framer.busy:
+                return b""
+            fault = HTTPError(HTTPStatus.REQUEST_TIMEOUT, "timeout", "The request took too long to arrive.")
+        return self.render(error_response(fault), framer.begun(), keep_alive=False)
+
+    def render(self, response: Response, request: Request, keep_alive: bool) -> bytes:
+        """Return `response`, ready to be sent, and log what is to be logged."""
+        app = self.app
+        if app.settings.allowed_origins:
+            response = add_cors_headers(app, request, response)
+        for event in response.events:
+            app.log(event)
+        if app.settings.access_log:
+            about = {"method": request.method, "path": request.path, "status": str(int(response.status))}
+            app.log(Event("request", {**about, "address": str(request.client)}))
+        return render(response, request, keep_alive, app.clock())
 
     def handle(self) -> None:
         """Answer one request of the stock server's socket, then close: an idle client would hold a thread."""
-        try:
-            while not self.close_connection:
-                data = self.rfile.read1(MAX_HEAD_BYTES)
-                self.framer.receive(data)
-                self.wfile.write(self.proceed() if data else self.end())
-        except OSError:
-            pass  # the client is silent or gone: nobody to tell
-
-    def proceed(self) -> bytes:
-        """Return the answer to the next request, or b"" if that is not whole yet, or answered later."""
-        try:
-            request = self.framer.next_request()
-            if request is None and (head := self.framer.expecting()) is not None:
-                admit(self.app, head)  # RFC 9110 §10.1.1: nobody is asked to send what will be refused
-                return b"HTTP/1.1 100 Continue\r\n\r\n"
-        except HTTPError as error:
-            return self.refuse(error)
-        if request is None:
-            return b""
-        response = self.dispatch(request)
-        return b"" if response is None else self.answer(request, response)
-
-    def dispatch(self, request: Request) -> Response | None:
-        """Return the response to `request`, or None if it follows later, through `answer`."""
-        return respond(self.app, request)
-
-    def answer(self, request: Request, response: Response) -> bytes:
-        """Return `response` as the answer to `request`."""
-        self.close_connection = not (request.keep_alive and self.reusable)
-        return self._render(response, request)
-
-    def end(self) -> bytes:
-        """Return the last answer after the last byte, if one is due: a short body is never acted upon."""
-        self.close_connection = True
-        error = _malformed("incomplete", "The request ended before it was complete.")
-        return self.refuse(error) if self.framer.busy else b""
-
-    def refuse(self, error: HTTPError) -> bytes:
-        """Return the answer to bytes that are no whole request. Where the next one would begin, nobody knows: close."""
-        self.close_connection = True
-        return self._render(error_response(error), self.framer.begun())
-
-    def _render(self, response: Response, request: Request) -> bytes:
-        """Return `response`, ready to be sent, and log what is to be logged."""
-        if self.app.settings.allowed_origins:
-            response = share(self.app, request, response)
-        for event in response.events:
-            self.app.log(event)
-        if self.app.settings.access_log:
-            about = {"method": request.method, "path": request.path, "status": str(int(response.status))}
-            self.app.log(Event("request", {**about, **_from(self.app, request)}))
-        return self.app.writer.write(response, request, keep_alive=not self.close_connection)
+        self.last = True
+        conversation = self.converse()
+        with suppress(OSError):  # the client is silent or gone
+            try:
+                step = next(conversation)
+                while True:
+                    if isinstance(step, Request):
+                        step = conversation.send(respond(self.app, step))
+                    else:
+                        self.wfile.write(step)
+                        step = conversation.send(self.rfile.read1(MAX_HEAD_BYTES))
+            except StopIteration as end:
+                self.wfile.write(end.value)
 
 
 def handler_for(app: App) -> type[Handler]:
@@ -2102,96 +2193,78 @@ def handler_for(app: App) -> type[Handler]:
     return type("Handler", (Handler,), {"app": app})
 
 
-# ---- Connection and Server -------------------------------------------------------------------------------
-# A Connection is a Handler that an event loop feeds: a slow client costs a buffer here, and not a thread. Knows bytes,
-# lanes and deadlines; what is answered, and when a connection must close, is decided above.
+# ---- Server ----------------------------------------------------------------------------------------------
+# One loop around one selector. A turn has four phases: receive and parse what has arrived, answer it on one snapshot of
+# the database (taken after it arrived, so never stale), render, send. Each phase keeps its code in the processor's cache,
+# and a turn answers one request of each client, however many have arrived. A slow client costs a buffer, not a thread.
 
-REQUEST_SECONDS = 5.0  # from the first byte of a request to its last
+REQUEST_SECONDS = 5.0  # from the first byte of a request to its last; of a new client, from the connection on
 IDLE_SECONDS = 30.0  # between two requests
-REST_SECONDS = 0.1  # before anybody is accepted again, once that has failed or everybody here is busy
+WRITE_SECONDS = 10.0  # for a client to take an answer
+LINGER_SECONDS = 2.0  # for a client to close, once the last answer is sent
+SWEEP_SECONDS = 1.0  # between two looks at the deadlines; so that is how exact they are
+REST_SECONDS = 0.1  # without accepting, once that has failed; between two looks while stopping
 COMPLAINT_SECONDS = 60.0  # between two lines in the log about that
-WRITE_SECONDS = 10.0  # for a client to take the answers that wait for it
-LINGER_SECONDS = 2.0  # for a client to read why it was refused
-SWEEP_SECONDS = 1.0  # how often deadlines are looked at; so that is how exact they are
-SHUTDOWN_SECONDS = 10.0  # for answers that are on their way when we are told to stop
-SHUTDOWN_STEP_SECONDS = 0.02
+TURN_SECONDS = 0.005  # of receiving, and of answering, before what has been answered is sent
+SHUTDOWN_SECONDS = 10.0  # for answers in flight when told to stop
+LAST_SECONDS = 0.5  # for an idle client, then, to send a request that is still answered
 BACKLOG = 1024  # connections that may wait to be accepted
-ACCEPTS_AT_ONCE = 16  # of them, before anybody else is served
-MAX_CONNECTIONS = 4_096  # of people who mean us harm each costs 150 KB, over TLS 225 KB: answers not read
+ACCEPTS_AT_ONCE = 16  # of them, in a turn
+MAX_CONNECTIONS = 4_096
 SPARE_SHARE = 32  # when there are too many, 1/32 more are dropped, so that the search for them is rare
-BUFFER_BYTES = 65_536  # of each socket, in the kernel: left alone, it lends megabytes to a client that never reads
-RECORD_BYTES = 16_384  # of TLS (RFC 8446 §5.1)
+RECEIVE_BYTES = 65_536  # at one time
+SEND_BUFFER_BYTES = 24_576  # of each socket, in the kernel, which would grow it to megabytes; the page fits in
+RECEIVE_BUFFER_BYTES = 16_384  # likewise
 HASHES_AT_ONCE = max(1, (os.cpu_count() or 1) - 1)  # one core is for the loop
 RESERVED_DESCRIPTORS = 64 + 4 * HASHES_AT_ONCE  # three a thread for the database; listeners, log, those just accepted
 MAX_WAITING_LOGINS = 64  # the last one waits for sixteen seconds of work, on two cores
-MAX_LOGINS_OF_A_PLACE = 48  # a class behind one address, but not one who would have all the places
+MAX_LOGINS_OF_A_PLACE = 48  # a class behind one address, but not one that would have all the places
 WRITES_AT_ONCE = 256  # requests to a commit
+READ, WRITE_READY = selectors.EVENT_READ, selectors.EVENT_WRITE
 
-Done = Callable[[Response], None]
+
+class Client(Handler):
+    """A Handler that the Server drives: its socket, and how far the conversation with it has come."""
+
+    def __init__(self, app: App, client: socket.socket, address: str) -> None:
+        self.app, self.socket, self.client_address = app, client, (address, 0)
+        self.conversation: Conversation | None = self.converse()  # None: the last answer has been made
+        next(self.conversation)
+        self.handshaking = isinstance(client, ssl.SSLSocket)
+        self.unsent = b""  # of the last answer
+        self.wants = READ  # what it waits for; 0: for the response to its request
+        self.watched = 0  # what the selector watches: it is told of 0 only when something arrives nevertheless
+        self.since = self.deadline = 0.0  # of that waiting, seconds of the server's clock
 
 
 class Lanes:
-    """Answers requests off the loop: the ones that hash passwords in a pool, the ones that write in one thread."""
+    """Answers requests off the loop: one thread writes, a small pool hashes passwords.
 
-    def __init__(self, app: App, loop: asyncio.AbstractEventLoop) -> None:
-        self._app, self._loop = app, loop
+    `post` has a function called on the loop; `answered` is what is called there, with a client and its response.
+    """
+
+    def __init__(self, app: App, post: Callable[..., None], answered: Callable[[Client, Response], None]) -> None:
+        self._app, self._post, self._answered = app, post, answered
         self._pool = ThreadPoolExecutor(HASHES_AT_ONCE, "hash")
         self._logins: Counter[bytes] = Counter()  # that wait or are hashed, by place
-        self._pending: list[tuple[Request, Done]] = []  # of this turn
-        self._writes: queue.SimpleQueue[list[tuple[Request, Done]] | None] = queue.SimpleQueue()
+        self._pending: list[tuple[Client, Request]] = []  # of this turn, for the writer
+        self._writes: queue.SimpleQueue[list[tuple[Client, Request]] | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, name="write", daemon=True)
         self._writer.start()
 
-    def submit(self, lane: str, request: Request, done: Done) -> None:
-        """Have `request` answered in `lane`; `done` is called with the response, on the loop."""
+    def submit(self, lane: str, client: Client, request: Request) -> None:
+        """Have `request` answered in `lane`."""
         if lane == WRITE:
-            return self._pending.append((request, done))
-        place = place_of(client_address(request, self._app.settings.trusted_proxies))
+            return self._pending.append((client, request))
+        place = place_of(request.client)
         full = sum(self._logins.values()) >= HASHES_AT_ONCE + MAX_WAITING_LOGINS
         if full or self._logins[place] >= MAX_LOGINS_OF_A_PLACE:
-            self._loop.call_soon(done, unavailable("busy", "Too many people are logging in. Try again."))
-        else:
-            self._logins[place] += 1
-            future = self._pool.submit(respond, self._app, request)
-            future.add_done_callback(lambda each: self._on_loop(self._hashed, place, done, each))
-
-    def _on_loop(self, function: Callable[..., None], *arguments: Any) -> None:
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(function, *arguments)
-
-    def _hashed(self, place: bytes, done: Done, future: Future[Response]) -> None:
-        self._logins -= Counter((place,))  # which also forgets the places that have none
-        if not future.cancelled():
-            done(future.result())
-
-    def _write(self) -> None:
-        """Answer every waiting request within one transaction, and only after its commit let the answers go."""
-        ended = False
-        while not ended:
-            works: list[tuple[Request, Done]] = []
-            while not works or (len(works) < WRITES_AT_ONCE and not self._writes.empty()):
-                more = self._writes.get()
-                if more is None:
-                    ended = True
-                    break
-                works += more
-            try:
-                responses = self._app.store.group([partial(respond, self._app, request) for request, _ in works])
-            except sqlite3.Error as error:
-                responses = [database_failed(error)] * len(works)
-            except Exception:  # whatever it was, the next ones are answered
-                logger.exception("unexpected error")
-                responses = [unavailable("unavailable", "Something went wrong here.")] * len(works)
-            self._on_loop(self._written, works, responses)
-        self._app.store.close()
-
-    @staticmethod
-    def _written(works: list[tuple[Request, Done]], responses: list[Response]) -> None:
-        for (_, done), response in zip(works, responses):
-            try:
-                done(response)
-            except Exception:  # whatever it was, the next ones are answered
-                logger.exception("unexpected error")
+            response = unavailable("busy", "Too many people are logging in. Try again.")
+            return self._post(self._answered, client, response)
+        self._logins[place] += 1
+        future = self._pool.submit(respond, self._app, request)
+        future.add_done_callback(lambda each: self._post(self._hashed, place, client, each))
+        return None
 
     def hand_over(self) -> None:
         """Let the writer have what this turn has for it, in one piece."""
@@ -2199,184 +2272,52 @@ class Lanes:
             self._writes.put(self._pending)
             self._pending = []
 
+    def _hashed(self, place: bytes, client: Client, future: Future[Response]) -> None:
+        self._logins -= Counter((place,))  # which also forgets the places that have none
+        if not future.cancelled():
+            self._answered(client, future.result())
+
+    def _write(self) -> None:
+        """Answer all waiting requests within one transaction, and only after its commit let the answers go."""
+        ended = False
+        while not ended:
+            works: list[tuple[Client, Request]] = []
+            while not works or (len(works) < WRITES_AT_ONCE and not self._writes.empty()):
+                more = self._writes.get()
+                if more is None:
+                    ended = True
+                    break
+                works += more
+            try:
+                responses = self._app.store.group([partial(respond, self._app, request) for _, request in works])
+            except StoreFailed as error:
+                responses = [store_failed(error)] * len(works)
+            except Exception:  # whatever it was, the next ones are answered
+                logger.exception("unexpected error")
+                responses = [unavailable("unavailable", "Something went wrong here.")] * len(works)
+            self._post(self._written, [client for client, _ in works], responses)
+        self._app.store.close()
+
+    def _written(self, clients: list[Client], responses: list[Response]) -> None:
+        for client, response in zip(clients, responses):
+            self._answered(client, response)
+
     def close(self) -> None:
         """Take no more."""
         self._writes.put(None)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-class Connection(Handler, asyncio.Protocol):
-    """One client: a Handler whose bytes come from the event loop, and whose answers may come from another lane."""
-
-    _transport: asyncio.Transport  # once there is one
-    opening: asyncio.Task[Any]  # ends when there is one, or never will be
-
-    def __init__(self, server: Server, address: str) -> None:
-        """Take in a client that has connected from `address`; over TLS there is no transport yet."""
-        super().__init__(None, (address,), None)
-        self.app = server.app
-        self._server = server
-        self._made = False  # there is a transport
-        self._writable = True
-        self._ended = False  # the client sends no more
-        self._waiting: Request | None = None  # to be answered in another lane
-        self.closing = False  # no request is answered any more
-        self.place = place_of(_address(address) or ipaddress.IPv4Address(0))
-        self._allow(REQUEST_SECONDS)
-
-    def _allow(self, seconds: float) -> None:
-        """Give the client `seconds` from now for what it has to do."""
-        self.since = self._server.instant()  # seconds of a clock that never goes back
-        self.deadline = self.since + seconds
-
-    @property
-    def droppable(self) -> bool:
-        """Whether no request is being answered; who does not take the answers has no claim to a place."""
-        return self._waiting is None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport, self._made = transport, True
-        if self._server.tls:  # or asyncio keeps 512 KB that the client does not read, and 256 KB that we do not
-            transport.set_write_buffer_limits(BUFFER_BYTES)
-            if hasattr(transport, "set_read_buffer_limits"):  # Python 3.11 and newer
-                transport.set_read_buffer_limits(RECORD_BYTES)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.closing = True
-        self._server.connections.discard(self)
-        del self.opening  # it leads back here: a garbage collector would have to find us
-        self._transport.close()  # it is; but Python 3.10 warns unless we have said so to TLS
-
-    def data_received(self, data: bytes) -> None:
-        if self.closing:
-            return  # refused already: what else it sends is only read so that our answer is not lost
-        begun = self.framer.busy
-        self.framer.receive(data)
-        if self.framer.busy and not begun and self._waiting is None:
-            self._allow(REQUEST_SECONDS)
-        self._server.arrived(self)
-
-    def write(self, answer: bytes) -> None:
-        """Send `answer` now, unless the client has gone."""
-        if not self.closing:
-            self._transport.write(answer)
-
-    def dispatch(self, request: Request) -> Response | None:
-        """Answer `request` here if that needs no waiting, else in another lane."""
-        lane = lane_of(self.app, request)
-        if lane == INLINE:
-            try:
-                return respond(self.app, request)
-            except MustWrite:
-                lane = WRITE
-        self._waiting = request
-        self._server.lanes.submit(lane, request, self._answered)
-        return None
-
-    def _answered(self, response: Response) -> None:
-        """Take the response that comes from another lane."""
-        request, self._waiting = self._waiting, None
-        assert request is not None
-        answer = self.answer(request, response)  # the log has it even if the client has gone
-        if not self.closing:
-            self._reply(answer)
-
-    def serve(self) -> None:
-        """Answer the next request if it is here and the client takes its answers; if it is not, read on."""
-        if self.closing:
-            return
-        if self._waiting is not None or not self._writable:
-            return self._transport.pause_reading()  # one thing after the other
-        answer = self.proceed()
-        if self._waiting is not None:
-            self.deadline = math.inf  # the client has done its part
-        elif answer or self._ended:
-            self._reply(answer or self.end())
-        else:
-            self._transport.resume_reading()
-
-    def _reply(self, answer: bytes) -> None:
-        """Send `answer`, and close if it is the last; else look at what is here already, or read on."""
-        self._server.send(self, answer)
-        if self.close_connection:
-            return self._finish()
-        self._allow(REQUEST_SECONDS if self.framer.busy else IDLE_SECONDS)
-        if self.framer.busy or self._ended:
-            self._transport.pause_reading()  # what is here comes first, and others before that
-            self._server.arrived(self)
-        else:
-            self._transport.resume_reading()
-
-    def pause_writing(self) -> None:
-        """The client does not read its answers: it gets no more, and nothing more is read from it."""
-        self._writable = False
-        self._allow(WRITE_SECONDS)
-
-    def resume_writing(self) -> None:
-        self._writable = True
-        if not self.closing:
-            seconds = REQUEST_SECONDS if self.framer.busy else IDLE_SECONDS
-            self._allow(seconds if self._waiting is None else math.inf)
-            self._server.arrived(self)
-
-    def eof_received(self) -> bool:
-        self._ended = True
-        if self.closing:
-            return False  # the client has seen our end, and this is its own
-        self._server.arrived(self)  # `serve` ends it, after what is here already
-        while self._server.tls and not self.closing and self._waiting is None and self._writable:
-            self._server.turn()  # now, since asyncio closes it next: TLS has no half of a connection
-        return not self._server.tls
-
-    def _finish(self) -> None:
-        """Close after the last answer, but not with the reset that unread input would cause (RFC 9112 §9.6)."""
-        self._server.flush()
-        self.closing = True
-        self._allow(WRITE_SECONDS if self._transport.get_write_buffer_size() else LINGER_SECONDS)
-        if self._ended or self._server.tls:
-            return self._transport.close()
-        self._transport.resume_reading()
-        with suppress(OSError):  # the client has gone
-            self._transport.write_eof()
-
-    def expire(self) -> None:
-        """The deadline has passed: say so if a request had begun, and close; at once if that was said before."""
-        if self.closing or not self._writable or not self._made:
-            return self.abort()
-        if self.framer.busy:
-            error = HTTPError(HTTPStatus.REQUEST_TIMEOUT, "timeout", "The request took too long to arrive.")
-            self._server.send(self, self.refuse(error))
-        return self._finish()
-
-    def stop(self) -> None:
-        """Close as soon as what has begun to be answered is written."""
-        if not self._made:
-            self.abort()
-        elif self._waiting is not None:
-            self.reusable = False
-        elif not self.closing:
-            self._ended = True  # nobody listens any more
-            self._finish()
-
-    def abort(self) -> None:
-        """Close this moment, whatever is lost by that."""
-        self.closing = True
-        self._server.connections.discard(self)
-        if self._made:
-            self._transport.abort()
-        else:
-            self.opening.cancel()
-
-
 def _bound(address: str, port: int) -> socket.socket:
     """Return a socket that is bound to a literal address; raise OSError if that cannot be."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # or asyncio leaves Nagle on
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # those who connect inherit it
-            listener.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
+        # Accepted sockets inherit these.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((address, port))
@@ -2411,29 +2352,12 @@ def listen(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
-class _SSLProtocol(sslproto.SSLProtocol):
-    """What asyncio puts between a Connection and its socket, corrected."""
-
-    max_size = RECORD_BYTES  # Python 3.11 and newer give each connection a buffer of 256 KB
-
-    def _fatal_error(self, exc: BaseException, message: str = "Fatal error on transport") -> None:
-        super()._fatal_error(exc, message)
-        self._sslpipe = None  # up to Python 3.10: or it tries for ever to send what cannot be sent any more
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        connection = self._app_protocol
-        super().connection_lost(exc)  # it tells the Connection later, and up to Python 3.10 is broken until then
-        if isinstance(connection, Connection):
-            connection.closing = True
-
-
 def tls_context(cert: str, key: str) -> ssl.SSLContext:
     """Return what TLS 1.2 and newer needs; raise SettingsError if the files `cert` and `key` are not a pair."""
 
     def no_password() -> str:
         raise SettingsError(f"TLS_KEY {key} is locked by a password, and nobody is here to type it: unlock it")
 
-    sslproto.SSLProtocol = _SSLProtocol  # type: ignore[misc]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
     # Each renegotiation would cost us ten times what it costs the client. PyPy does not name the option.
@@ -2462,200 +2386,358 @@ def capacity() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     return max(1, allowed - RESERVED_DESCRIPTORS)
 
-
 class Server:
-    """Serves an App on an event loop until it is told to stop."""
+    """Serves an App until `stop` is called."""
 
     def __init__(
         self,
         app: App,
         sockets: list[socket.socket],
-        instant: Callable[[], float] = time.monotonic,
         tls: ssl.SSLContext | None = None,
         capacity: int = MAX_CONNECTIONS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`instant` returns seconds and never goes back; at most `capacity` clients are connected at one time."""
-        self.app = app
-        self.connections: set[Connection] = set()
-        self.instant = instant
-        self.tls = tls
-        self._capacity = capacity
-        self._sockets = sockets
-        self._resting: asyncio.TimerHandle | None = None  # nobody is accepted until then
-        self._complained = -math.inf
-        self._scheduled = False  # the next turn
-        self._inbox: list[Connection] = []
-        self._outbox: list[tuple[Connection, bytes]] = []
+        """At most `capacity` clients are connected at one time. `clock` returns seconds and never goes back."""
+        self.app, self.clients, self.stopping = app, set[Client](), False
+        self._sockets, self._tls, self._capacity, self._clock = sockets, tls, capacity, clock
+        self._lane_of = lanes_of(app.settings, app.store)
+        self._selector = selectors.DefaultSelector()
+        self._mail: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = queue.SimpleQueue()
+        self._bell, self.waker = socket.socketpair()
+        self._bell.setblocking(False)
+        self.waker.setblocking(False)
+        self._ready: deque[tuple[selectors.SelectorKey, int]] = deque()
+        self._requests: deque[tuple[Client, Request]] = deque()
+        self._outbox: list[tuple[Client, bytes]] = []
+        self._now = clock()
+        self._end = math.inf  # when stopping ends
+        self._listening = False  # the selector watches the sockets
+        self._resting_until = self._complained = -math.inf
 
-    # A turn: everything that has arrived is answered, and then everything is sent. So there is one lock on the
-    # database for all, taken after they arrived; the processor does one thing at a time; and of many sends in a row
-    # only the first has to wake somebody. Measured at 64 connections: 1.8 times as many answers.
+    # -- the loop
 
-    def arrived(self, connection: Connection) -> None:
-        """Have `connection` served in the next turn."""
-        self._schedule()
-        self._inbox.append(connection)
+    def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Call `ready` when listening, then accept and answer until told to stop; end in an orderly way."""
+        self.app.store.read_only()  # on this thread
+        self._lanes = Lanes(self.app, self.post, self._resume)
+        self._selector.register(self._bell, READ, self._read_mail)
+        self._listen()
+        ready()
+        swept = self._now
+        while not self.stopping or (self.clients and self._now < self._end):
+            pause = SWEEP_SECONDS if self._listening else REST_SECONDS
+            self._turn(pause)
+            if self._now >= swept + pause:
+                swept = self._now
+                self._sweep()
+        for client in list(self.clients):
+            self._hang_up(client)
+        self._lanes.close()
+        self.app.store.close()
+        self._selector.close()
+        self._bell.close()
+        self.waker.close()
 
-    def send(self, connection: Connection, answer: bytes) -> None:
-        """Send `answer` at the end of this turn, or of the next."""
-        self._schedule()
-        self._outbox.append((connection, answer))
+    def post(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Have `function` called on the loop; may be called by any thread, and by a signal handler."""
+        self._mail.put((function, arguments))
+        with suppress(OSError):  # so full that it rings anyway, or the loop has ended
+            self.waker.send(b"\0")
 
-    def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self.turn)
+    def _read_mail(self) -> None:
+        with suppress(BlockingIOError):
+            self._bell.recv(4_096)
+        for _ in range(self._mail.qsize()):
+            function, arguments = self._mail.get()
+            function(*arguments)
 
-    def turn(self) -> None:
-        """Serve those who have sent something, and send what is waiting."""
-        self._scheduled = False
-        arrived, self._inbox = self._inbox, []
-        with self.app.store.snapshot() if len(arrived) > 1 else nullcontext():  # one alone looks once
-            for connection in arrived:
-                try:
-                    connection.serve()
-                except Exception:  # whatever one connection does, the others are answered
-                    logger.exception("a connection could not be served")
-                    connection.abort()
-        self.flush()
+    def _turn(self, pause: float) -> None:
+        """Receive and parse what has arrived, answer it, render the responses, send them. Wait at most `pause`."""
+        if not self._ready:
+            self._ready.extend(self._selector.select(0 if self._requests or self._outbox else pause))
+        self._now = self._clock()
+        end = self._now + TURN_SECONDS
+        while self._ready and self._clock() <= end:
+            key, _ = self._ready.popleft()
+            if isinstance(key.data, Client):
+                self._hear(key.data)
+            else:
+                key.data()
+        answered, end = [], self._clock() + TURN_SECONDS
+        with self.app.store.snapshot() if len(self._requests) > 1 else nullcontext():
+            while self._requests and (not answered or self._clock() <= end):
+                client, request = self._requests.popleft()
+                response = self._respond(client, request)
+                if response is not None:
+                    answered.append((client, response))
+        self._lanes.hand_over()
+        for client, response in answered:
+            self._resume(client, response)
+        outbox, self._outbox = self._outbox, []
+        for client, answer in outbox:
+            self._send(client, answer)
 
-    def flush(self) -> None:
-        """Send what is waiting."""
-        waiting, self._outbox = self._outbox, []
-        for connection, answer in waiting:
-            connection.write(answer)
-        self.lanes.hand_over()
+    def _respond(self, client: Client, request: Request) -> Response | None:
+        """Return the response to `request`; None if it is made in another lane."""
+        lane = self._lane_of.get((request.method, request.path))
+        if lane is None:
+            try:
+                return respond(self.app, request)
+            except Redo:
+                lane = WRITE
+        self._lanes.submit(lane, client, request)
+        return None
 
-    # Those who connect are counted at once, and not when TLS is through with them. There is a place for everybody who
-    # is being answered; of the others, when there are too many, those go first that make least of theirs.
+    # -- one client
 
-    def _accept(self, listener: socket.socket) -> None:
-        """Take in a few of those who wait at `listener`."""
-        if len(self.connections) >= self._capacity + ACCEPTS_AT_ONCE:
-            return self._rest("everybody is busy")
-        clients = []
+    def _allow(self, client: Client, seconds: float) -> None:
+        """Give the client `seconds` from now for what it has to do."""
+        client.since, client.deadline = self._now, self._now + seconds
+
+    def _want(self, client: Client, events: int) -> None:
+        """Wait for `events` of the client."""
+        client.wants = events
+        if events != client.watched:
+            self._watch(client, events)
+
+    def _watch(self, client: Client, events: int) -> None:
+        """Have the selector watch for `events`."""
+        if not client.watched:
+            self._selector.register(client.socket, events, client)
+        elif events:
+            self._selector.modify(client.socket, events, client)
+        else:
+            self._selector.unregister(client.socket)
+        client.watched = events
+
+    def _hear(self, client: Client) -> None:
+        """Go on with a client whose socket is ready."""
+        if not client.wants:  # it sends more before it has an answer: that waits in the kernel
+            if client.watched:
+                self._watch(client, 0)
+        elif client.unsent:
+            self._outbox.append((client, b""))
+        elif (data := self._receive(client)) is not None:
+            if client.conversation is not None:
+                self._resume(client, data)
+            elif not data:  # what comes after the last answer is only read so that the answer is not lost
+                self._hang_up(client)
+
+    def _receive(self, client: Client) -> bytes | None:
+        """Return what has arrived, b"" at the end of the stream; None if that is nothing yet."""
+        peer = client.socket
+        try:
+            if client.handshaking:
+                peer.do_handshake()  # type: ignore[attr-defined]
+                client.handshaking = False
+            data = peer.recv(RECEIVE_BYTES)
+            while self._tls and (pending := peer.pending()):  # type: ignore[attr-defined]
+                data += peer.recv(pending)
+            return data
+        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError):
+            self._want(client, READ)
+        except ssl.SSLWantWriteError:
+            self._want(client, WRITE_READY)
+        except ssl.SSLError:  # no TLS, or no longer: the alert that says why must arrive
+            client.conversation = None
+            self._linger(client)
+        except OSError:
+            self._hang_up(client)
+        return None
+
+    def _resume(self, client: Client, outcome: Any) -> None:
+        """Go on with the conversation until it needs something."""
+        talk, begun = client.conversation, client.framer.busy
+        if talk is None:
+            return
+        try:
+            step = talk.throw(outcome) if outcome is TimeoutError else talk.send(outcome)
+        except StopIteration as end:
+            client.conversation, client.wants = None, 0
+            self._outbox.append((client, end.value))
+        except Exception:  # whatever one client does, the others are served
+            logger.exception("a conversation broke off")
+            self._hang_up(client)
+        else:
+            if isinstance(step, Request):
+                client.wants = 0
+                self._requests.append((client, step))
+            elif step:
+                client.wants = 0
+                self._outbox.append((client, step))
+            else:
+                self._want(client, READ)
+                if client.framer.busy and not begun:
+                    self._allow(client, REQUEST_SECONDS)
+
+    def _send(self, client: Client, answer: bytes) -> None:
+        """Send `answer`, after what was left of the one before; then go on, or close if it was the last."""
+        data, begun = client.unsent + answer, bool(client.unsent)
+        try:
+            while data:
+                data = data[client.socket.send(data) :]
+        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        except OSError:
+            return self._hang_up(client)
+        client.unsent = data
+        if data:
+            self._want(client, WRITE_READY)
+            if not begun:
+                self._allow(client, WRITE_SECONDS)
+        elif client.conversation is None:
+            self._linger(client)
+        elif client.framer.busy:
+            self._allow(client, REQUEST_SECONDS)
+            self._resume(client, None)
+        else:
+            self._allow(client, LAST_SECONDS if self.stopping else IDLE_SECONDS)
+            self._want(client, READ)
+        return None
+
+    def _linger(self, client: Client) -> None:
+        """Close our side, and wait until the client closes its own.
+
+        To close at once, with input unread, would reset the connection and might destroy the answer (RFC 9112 §9.6).
+        """
+        self._allow(client, LINGER_SECONDS)
+        client.handshaking = False
+        try:
+            if isinstance(client.socket, ssl.SSLSocket):
+                with suppress(ssl.SSLError):  # SSLWantReadError: our close_notify is sent, the client's is not here
+                    client.socket.unwrap()
+            client.socket.shutdown(socket.SHUT_WR)
+            self._want(client, READ)
+        except (OSError, ValueError):
+            self._hang_up(client)
+
+    def _hang_up(self, client: Client) -> None:
+        """Close at once."""
+        self.clients.discard(client)
+        client.conversation, client.wants, client.unsent = None, 0, b""
+        if client.watched:
+            self._watch(client, 0)
+        client.socket.close()
+
+    def _sweep(self) -> None:
+        """End what has taken too long: with 408 if a request has begun, in silence if not even that."""
+        for client in [each for each in self.clients if each.deadline < self._now and each.wants]:
+            if client.conversation is None or client.unsent or client.handshaking:
+                self._hang_up(client)
+            else:
+                self._resume(client, TimeoutError)
+        if not self._listening and self._resting_until <= self._now:
+            self._listen()
+
+    # -- who is let in
+
+    def _listen(self) -> None:
+        """Have the selector tell of clients that connect."""
+        self._listening = True
+        for listener in self._sockets:
+            self._selector.register(listener, READ, partial(self._accept, listener))
+
+    def _rest(self, seconds: float) -> None:
+        """Accept no clients for `seconds`: they wait in the kernel."""
+        if self._listening:
+            for listener in self._sockets:
+                self._selector.unregister(listener)
+        self._listening, self._resting_until = False, self._now + seconds
+
+    def _complain(self, reason: str) -> None:
+        """Rest a moment, and log why: once a minute."""
+        self._rest(REST_SECONDS)
+        if self._now - self._complained >= COMPLAINT_SECONDS:
+            self._complained = self._now
+            self.app.log(Event("accept", {"result": reason, "connections": str(len(self.clients))}))
+
+    def _accept(self, listener: socket.socket) -> int:
+        """Take in a few of those that wait at `listener`, and return how many. They count before any TLS handshake.
+
+        Connections with a request in progress are never dropped. When there are too many, idle ones go first.
+        """
+        self._drop(len(self.clients) - self._capacity)
+        if len(self.clients) >= self._capacity + ACCEPTS_AT_ONCE:
+            self._complain("everybody is busy")
+            return 0
+        accepted = []
         for _ in range(ACCEPTS_AT_ONCE):
             try:
-                clients.append(listener.accept())
+                accepted.append(listener.accept())
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 break
             except OSError as error:  # it may well fail again at once
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     self._drop(1)
-                self._rest(errno.errorcode.get(error.errno or 0, "unknown"))
+                self._complain(errno.errorcode.get(error.errno or 0, "unknown"))
                 break
-        self._drop(len(self.connections) + len(clients) - self._capacity)
-        for client, address in clients:
-            self._open(Connection(self, address[0]), client)
-        return None
+        self._drop(len(self.clients) + len(accepted) - self._capacity)
+        for peer, address in accepted:
+            self._take_in(peer, address[0])
+        return len(accepted)
 
-    def _open(self, connection: Connection, client: socket.socket) -> None:
-        """Count `connection`, and have it given a transport: over TLS when hands have been shaken."""
-
-        def opened(task: asyncio.Task[Any]) -> None:
-            if task.cancelled() or task.exception():  # dropped; or gone, or no speaker of TLS
-                client.close()
-                self.connections.discard(connection)
-
-        client.setblocking(False)
-        loop, seconds = asyncio.get_running_loop(), REQUEST_SECONDS if self.tls else None
-        self.connections.add(connection)
-        connection.opening = loop.create_task(
-            loop.connect_accepted_socket(lambda: connection, client, ssl=self.tls, ssl_handshake_timeout=seconds)
-        )
-        connection.opening.add_done_callback(opened)
+    def _take_in(self, peer: socket.socket, address: str) -> None:
+        """Begin a conversation."""
+        try:
+            peer.setblocking(False)
+            if self._tls:
+                peer = self._tls.wrap_socket(peer, server_side=True, do_handshake_on_connect=False)
+        except (OSError, ValueError):  # it has gone already
+            return peer.close()
+        client = Client(self.app, peer, address)
+        client.last = self.stopping
+        self.clients.add(client)
+        self._allow(client, REQUEST_SECONDS)
+        return self._watch(client, READ)
 
     def _drop(self, excess: int) -> None:
-        """Close `excess` connections that nobody waits for: first of the place that holds most, first the oldest."""
+        """Hang up on `excess` clients: first those of the place that holds most, first the oldest."""
         if excess <= 0:
             return
-        self.flush()  # or what has been answered would not be sent
-        idle = [each for each in self.connections if each.droppable]
-        held = Counter(each.place for each in idle)
+        idle = [each for each in self.clients if each.wants]
+        held = Counter(place_of(each.framer.peer) for each in idle)
         count = excess + self._capacity // SPARE_SHARE
-        for each in heapq.nsmallest(
-            count, idle, key=lambda each: (-held[each.place], each.framer.in_body, each.since)
+        for client in heapq.nsmallest(
+            count, idle, lambda each: (-held[place_of(each.framer.peer)], each.framer.in_body, each.since)
         ):
-            each.abort()
+            self._hang_up(client)
 
-    def _rest(self, reason: str) -> None:
-        """Accept nobody for a moment: they wait in the kernel."""
+    def stop(self) -> None:
+        """Accept what has connected, and then no more; answer what has arrived, and close. Called on the loop."""
+        if self.stopping:
+            return
+        self.stopping, self._end = True, self._now + SHUTDOWN_SECONDS
+        self._rest(math.inf)
         for listener in self._sockets:
-            asyncio.get_running_loop().remove_reader(listener)
-        self._resting = asyncio.get_running_loop().call_later(REST_SECONDS, self._listen)
-        if self.instant() - self._complained >= COMPLAINT_SECONDS:
-            self._complained = self.instant()
-            self.app.log(Event("accept", {"result": reason, "connections": str(len(self.connections))}))
-
-    def _listen(self) -> None:
-        """Accept whoever connects."""
-        for listener in self._sockets:
-            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
-
-    @staticmethod
-    def _unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Log what went wrong within asyncio, unless it is only that a client has gone at a bad moment."""
-        if not isinstance(context.get("exception"), OSError):
-            loop.default_exception_handler(context)
-
-    async def serve(self, stopped: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
-        """Call `ready` when listening, then accept and answer until `stopped` is set; end in an orderly way."""
-        loop = asyncio.get_running_loop()
-        self.app.store.read_only()  # on this thread, which is the loop's
-        loop.set_exception_handler(self._unexpected)
-        self.lanes = Lanes(self.app, loop)
-        self._listen()
-        sweeper = loop.create_task(self._sweep())
-        ready()
-        await stopped.wait()
-        if self._resting:
-            self._resting.cancel()
-        for listener in self._sockets:
-            loop.remove_reader(listener)
+            while self._accept(listener):
+                pass
             listener.close()
-        self.turn()
-        for connection in list(self.connections):
-            connection.stop()
-        end = self.instant() + SHUTDOWN_SECONDS
-        while self.connections and self.instant() < end:
-            await asyncio.sleep(SHUTDOWN_STEP_SECONDS)
-        sweeper.cancel()
-        for connection in list(self.connections):
-            connection.abort()
-        await asyncio.sleep(SHUTDOWN_STEP_SECONDS)  # for those that were aborted
-        self.lanes.close()
-        self.app.store.close()
-
-    async def _sweep(self) -> None:
-        """Expire every connection whose deadline has passed."""
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            instant = self.instant()
-            for connection in [each for each in self.connections if each.deadline < instant]:
-                try:
-                    connection.expire()
-                except Exception:  # whatever one connection does, the deadlines of the others hold
-                    logger.exception("a connection could not be closed")
-                    self.connections.discard(connection)
+        for client in self.clients:
+            client.last = True
+            if client.conversation and client.wants == READ and not client.framer.busy:
+                client.deadline = min(client.deadline, self._now + LAST_SECONDS)
 
 
 # ---- Command line ----------------------------------------------------------------------------------------
 # Knows the process: arguments, signals, exit status.
 
 
-async def _serve_until_signalled(server: Server, greeting: str, clean: Callable[[], None]) -> None:
+def _serve_until_signalled(server: Server, greeting: str, clean: Callable[[], None]) -> None:
     """Serve; SIGTERM or SIGINT ends it in an orderly way, a second one at once, when all is `clean`."""
-    stopped = asyncio.Event()
+    signals = []
 
-    def stop() -> None:
-        if stopped.is_set():
+    def stop(number: int, frame: object) -> None:
+        signals.append(number)
+        if len(signals) > 1:
             clean()
             os._exit(1)
-        stopped.set()
+        server.post(server.stop)
 
+    signal.set_wakeup_fd(server.waker.fileno(), warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
-    await server.serve(stopped, lambda: print(greeting, flush=True))
+        signal.signal(number, stop)
+    server.run(lambda: print(greeting, flush=True))
+    signal.set_wakeup_fd(-1)
 
 
 def _password() -> str:
@@ -2740,7 +2822,6 @@ def _serve_command(arguments: argparse.Namespace) -> int:
             shutil.rmtree(directory, ignore_errors=True)
 
     logging.basicConfig(stream=log, format=LOG_FORMAT, force=True)
-    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of clients that have gone
     try:
         store = Store(settings.database or os.path.join(directory, "minijwt.db"))
         unknown = [f".env sets {name}, which is no setting of this server" for name in settings.unknown]
@@ -2755,7 +2836,7 @@ def _serve_command(arguments: argparse.Namespace) -> int:
         log(Event("start", {"version": minijwt.__version__, "url": url, "python": python, **libraries}))
         log(Event("settings", settings.given or {"all": "default"}))
         with redirect_stderr(log):  # type: ignore[type-var]  # a Log writes and flushes, which is all that it takes
-            asyncio.run(_serve_until_signalled(server, f"Server active on {url}!", clean))
+            _serve_until_signalled(server, f"Server active on {url}!", clean)
         log(Event("stop", {}))
     finally:
         clean()
@@ -2877,7 +2958,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
     except (KeyboardInterrupt, EOFError):  # at the question for a password
         print(f"{PROGRAM}: nothing has changed", file=sys.stderr)
-    except sqlite3.Error as error:
+    except StoreFailed as error:
         print(f"{PROGRAM}: the database does not answer: {error}", file=sys.stderr)
     return 2
 

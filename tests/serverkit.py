@@ -1,6 +1,5 @@
 """What the server's tests share: a clock, an app in one line, requests as bytes, a server process."""
 
-import asyncio
 import itertools
 import json
 import os
@@ -64,6 +63,11 @@ def request(method="GET", path="/", body=b"", **fields):
     return server.Request(method, path, raw, body)
 
 
+def address_of(app, peer, fields):
+    """Who sends a request with `fields` from the address `peer`, as the framer would find it."""
+    return server.client_address(fields, server.parse_address(peer), app.settings.trusted_proxies)
+
+
 def post(app, path, body=b"", **fields):
     return server.respond(app, request("POST", path, body, **fields))
 
@@ -100,6 +104,7 @@ def raw(method="GET", target="/", body=b"", *lines):
     return "\r\n".join(head).encode("latin-1") + b"\r\n\r\n" + body
 
 
+PAGE = raw("GET", "/", b"", "Accept: text/html")
 RAW_LOGIN = raw("POST", "/login", LOGIN, f"Content-Type: {FORM}")
 
 
@@ -141,7 +146,11 @@ class Process:
     """`python3 server.py` in a directory of its own, on a free port."""
 
     def __init__(self, directory, python=(sys.executable,), program=TOP / "server.py", **environment):
-        clean = {name: value for name, value in os.environ.items() if name not in server.VARIABLES}
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in server.VARIABLES and not name.startswith("PYTHON")
+        }
         self.process = subprocess.Popen(
             [*python, str(program)],
             cwd=directory,
@@ -206,21 +215,16 @@ def served_without_a_network(*program):
 
 
 class Running:
-    """The server on an event loop in a thread; signals are left to the process tests."""
+    """The server in a thread; signals are left to the process tests."""
 
-    def __init__(self, app, **options):
-        self.sockets = server.listen("127.0.0.1", 0)
+    def __init__(self, app, sockets=None, **options):
+        self.sockets = sockets or server.listen("127.0.0.1", 0)
         self.address = self.sockets[0].getsockname()
         self.server = server.Server(app, self.sockets, **options)
         ready = threading.Event()
-        self.thread = threading.Thread(target=lambda: asyncio.run(self._main(ready)))
+        self.thread = threading.Thread(target=self.server.run, args=(ready.set,))
         self.thread.start()
         assert ready.wait(10)
-
-    async def _main(self, ready):
-        self.loop = asyncio.get_running_loop()
-        self.stopped = asyncio.Event()
-        await self.server.serve(self.stopped, ready.set)
 
     def connect(self):
         return socket.create_connection(self.address, timeout=20)
@@ -244,17 +248,54 @@ class Running:
     def __exit__(self, *error):
         self.stop()
 
+    def turns(self, steps):
+        """Take one of `steps`, an iterator, in each turn of the loop; wait for the end."""
+        done = threading.Event()
+
+        def step():
+            if next(steps, done) is done:
+                done.set()
+            else:
+                self.server.post(step)
+
+        self.server.post(step)
+        assert done.wait(20)
+
     def call(self, function):
         """Run `function` on the loop and wait for it."""
-        done = threading.Event()
-        self.loop.call_soon_threadsafe(lambda: (function(), done.set()))
-        assert done.wait(10)
+        self.turns(function() for _ in [0])
 
     def stop(self):
-        if self.thread.is_alive():
-            self.loop.call_soon_threadsafe(self.stopped.set)
+        self.server.post(self.server.stop)
         self.thread.join(20)
         assert not self.thread.is_alive()
+
+
+class Timed(Running):
+    """A running server whose seconds pass when the test says so."""
+
+    def __init__(self, app=None, **options):
+        self.clock = Clock(100.0)
+        super().__init__(app or build(), clock=self.clock, **options)
+
+    def wait(self, seconds):
+        """Let `seconds` pass, and the server look at its deadlines."""
+        self.clock.now += seconds
+        for _ in range(2):
+            turned = threading.Event()
+            self.server.post(turned.set)
+            wait_until(lambda: turned.is_set() or not self.thread.is_alive())
+
+
+def stuff(client):
+    """Ask for pages and read none, until the server has no room for more."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+    client.settimeout(0.2)
+    try:
+        while True:
+            client.sendall(PAGE * 100)
+    except socket.timeout:
+        pass
 
 
 def read_all(client):

@@ -9,7 +9,7 @@ import threading
 
 import minijwt
 import server
-from serverkit import ACCESS, CHEAP, FORM, NOW, REFRESH, TOP, cookie_of, login, post, raw, read_all, refresh
+from serverkit import address_of, ACCESS, CHEAP, FORM, NOW, REFRESH, TOP, cookie_of, login, post, raw, read_all, refresh
 
 DAY, WEEK = 86_400, 7 * 86_400
 SECRETS = {"ACCESS_TOKEN_SECRET": ACCESS.decode(), "REFRESH_TOKEN_SECRET": REFRESH.decode()}
@@ -26,7 +26,8 @@ def credentials(username, password):
 def attempt(app, username, password, peer="127.0.0.1", **fields):
     """Try to log in from `peer`."""
     fields = {b"content-type": FORM.encode(), **{k.replace("_", "-").encode(): v.encode() for k, v in fields.items()}}
-    return server.respond(app, server.Request("POST", "/login", fields, credentials(username, password), peer=peer))
+    body, client = credentials(username, password), address_of(app, peer, fields)
+    return server.respond(app, server.Request("POST", "/login", fields, body, client=client))
 
 
 def enter(app, username="ann", password=PASSWORD):
@@ -91,6 +92,26 @@ def in_threads(count, function):
         thread.join(60)
         assert not thread.is_alive()
     return results
+
+
+class Gate:
+    """Stands in for check_password: no login gets through before it is opened."""
+
+    def __init__(self, monkeypatch):
+        self.calls, self.open, self.lock = 0, threading.Event(), threading.Lock()
+        self.at_once = self.most = 0
+        self.real = server.check_password
+        monkeypatch.setattr(server, "check_password", self)
+
+    def __call__(self, password, stored):
+        with self.lock:
+            self.calls += 1
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+        assert self.open.wait(30)
+        with self.lock:
+            self.at_once -= 1
+        return self.real(password, stored)
 
 
 class Faulty:

@@ -2,8 +2,8 @@
 
 import pytest
 import server
-from serverkit import FORM, LOGIN, RAW_LOGIN, Clock, raw, request
-from server import Framer, HTTPError, Response, Writer, parse_cookies, parse_form
+from serverkit import FORM, LOGIN, NOW, RAW_LOGIN, raw, request
+from server import Framer, HTTPError, Response, parse_cookies, parse_form, render
 
 
 def frame(data, size=None):
@@ -108,7 +108,7 @@ BAD = [
     ("a body over the limit", head(HOST, "Content-Length: 16385"), 413, "body_too_large"),
     ("a body without end", head(HOST, "Content-Length: " + "9" * 5_000), 413, "body_too_large"),
     ("a long target", b"GET /" + b"a" * 8_200 + b" HTTP/1.1\r\n" + HOST.encode() + b"\r\n\r\n", 414, "line_too_long"),
-    ("a target without end", b"a" * 9_000, 414, "line_too_long"),
+    ("a target without end", b"a" * 33_000, 414, "line_too_long"),
     ("a long field", head(HOST, "A: " + "b" * 8_200), 431, "head_too_large"),
     ("a long head", head(HOST, *["A: " + "b" * 8_000] * 5), 431, "head_too_large"),
     ("a head without end", head(HOST, *["A: " + "b" * 1_000] * 40)[:-4], 431, "head_too_large"),
@@ -217,11 +217,11 @@ def test_two_cookie_fields_are_one_list():
 def test_no_field_can_split_an_answer():
     for value in ("a\r\nX: y", "a\nb", "a\0", "a\x7f", "\xe4"):
         with pytest.raises(ValueError, match="control character"):
-            Writer(Clock()).write(Response(200, fields=(("A", value),)), request(), True)
+            render(Response(200, fields=(("A", value),)), request(), True, NOW)
 
 
 def test_every_answer_carries_date_and_protection():
-    text = Writer(Clock(0)).write(Response(200, b"x"), request(), True).decode()
+    text = render(Response(200, b"x"), request(), True, 0).decode()
     assert "\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n" in text
     for line in ("Cache-Control: no-store", "X-Content-Type-Options: nosniff", "Referrer-Policy: no-referrer"):
         assert f"\r\n{line}\r\n" in text
@@ -229,20 +229,17 @@ def test_every_answer_carries_date_and_protection():
 
 
 def test_the_date_follows_the_clock():
-    clock = Clock(0)
-    writer = Writer(clock)
-    writer.write(Response(200), request(), True)
-    clock.now = 86_400.5
-    assert b"Date: Fri, 02 Jan 1970 00:00:00 GMT" in writer.write(Response(200), request(), True)
+    for now, date in ((0, "Thu, 01 Jan 1970"), (86_400.5, "Fri, 02 Jan 1970"), (0, "Thu, 01 Jan 1970")):
+        assert f"Date: {date} 00:00:00 GMT".encode() in render(Response(200), request(), True, now)
 
 
 def test_head_gets_the_length_and_no_body():
-    text = Writer(Clock()).write(Response(200, b"12345"), request("HEAD"), True)
+    text = render(Response(200, b"12345"), request("HEAD"), True, NOW)
     assert b"Content-Length: 5\r\n" in text and text.endswith(b"\r\n\r\n")
 
 
 def test_204_has_neither_length_nor_type():
-    text = Writer(Clock()).write(Response(204), request(), True)
+    text = render(Response(204), request(), True, NOW)
     assert b"Content-Length" not in text and b"\r\nContent-Type" not in text
 
 
@@ -256,7 +253,7 @@ def test_204_has_neither_length_nor_type():
     ],
 )
 def test_the_answer_says_what_becomes_of_the_connection(version, alive, line):
-    text = Writer(Clock()).write(Response(200), request()._replace(version=version), alive).decode()
+    text = render(Response(200), request()._replace(version=version), alive, NOW).decode()
     assert (f"Connection: {line}" in text) if line else ("Connection" not in text)
 
 

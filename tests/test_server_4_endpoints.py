@@ -242,7 +242,7 @@ def shared(method, path, origin, **fields):
     """The fields for CORS in an answer of a server that allows one origin."""
     app = build(allowed_origins=(APP, "http://localhost:3000"))
     asked = request(method, path, origin=origin, **fields)
-    answer = server.share(app, asked, server.respond(app, asked))
+    answer = server.add_cors_headers(app, asked, server.respond(app, asked))
     return answer.status, {name: value for name, value in answer.fields if name.startswith(("Access-", "Vary"))}
 
 

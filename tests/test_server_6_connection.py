@@ -1,14 +1,32 @@
-"""Connection and Server: real sockets on a free port, the event loop in a thread, deadlines called by hand."""
+"""Conversation and Server: real sockets on a free port, the loop in a thread, a clock that the test moves."""
 
-import asyncio
 import random
 import socket
-import sys
 import threading
 
 import pytest
 import server
-from serverkit import RAW_LOGIN, Running, answers, build, raw, read_all, wait_until
+from serverkit import PAGE, RAW_LOGIN, Running, Timed, answers, build, raw, read_all, stuff, wait_until
+from sessionkit import Gate
+
+
+
+@pytest.fixture
+def timed():
+    timed = Timed()
+    yield timed
+    timed.stop()
+
+
+def is_closed(client):
+    """Whether the server has closed this connection, of which nothing else is to be read."""
+    client.setblocking(False)
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+    finally:
+        client.settimeout(20)
 
 
 @pytest.fixture
@@ -114,37 +132,57 @@ def test_a_client_that_was_held_back_is_heard_again(running, count):
             assert len(answers(data)) == count
 
 
-def test_a_client_that_never_reads_is_dropped(running):
-    with running.connect() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
-        client.settimeout(0.2)
-        with pytest.raises(TimeoutError if sys.version_info >= (3, 10) else socket.timeout):
-            while True:
-                client.sendall(raw("GET", "/") * 1_000)
-        (connection,) = running.server.connections
-        expire(running)
-        expire(running)
-        wait_until(lambda: not running.server.connections)
+def test_a_client_that_never_reads_is_dropped(timed):
+    with timed.connect() as client:
+        stuff(client)
+        timed.wait(server.WRITE_SECONDS - 1)
+        assert timed.server.clients
+        timed.wait(2)
+        assert not timed.server.clients
 
 
-def test_a_fault_in_one_connection_leaves_the_deadlines_of_the_others(monkeypatch, caplog):
-    monkeypatch.setattr(server, "SWEEP_SECONDS", 0.001)
-    monkeypatch.setattr(server, "LINGER_SECONDS", 0.001)
-    running = Running(build())
-    with running.connect(), running.connect():
-        wait_until(lambda: len(running.server.connections) == 2)
-        broken, good = running.server.connections
-        monkeypatch.setattr(
-            server.Connection,
-            "expire",
-            lambda self, real=server.Connection.expire: 1 / 0 if self is broken else real(self),
-        )
-        broken.deadline = 0
-        wait_until(lambda: broken not in running.server.connections)
-        good.deadline = 0
-        wait_until(lambda: good not in running.server.connections)
-    assert "could not be closed" in caplog.text
-    running.stop()
+def test_a_client_that_reads_a_little_now_and_then_has_no_longer(timed):
+    """The time to take an answer runs from its first byte that does not fit, and no byte that is taken moves it."""
+    with timed.connect() as client:
+        stuff(client)
+        for _ in range(3):
+            client.recv(100)
+            timed.wait(server.WRITE_SECONDS / 3 + 1)
+        assert not timed.server.clients
+
+
+def test_a_client_that_has_taken_its_answers_may_be_idle_as_long_as_any(timed):
+    with timed.connect() as client:
+        client.sendall(PAGE * 20)
+        data = b""
+        while data.count(b"HTTP/1.1 200") < 20 or not data.endswith(server.PAGE.encode()[-20:]):
+            data += client.recv(65_536)
+        assert len(answers(data)) == 20
+        timed.wait(server.IDLE_SECONDS - 1)
+        assert not is_closed(client)
+        timed.wait(2)
+        assert read_all(client) == b""
+
+
+def test_a_client_that_never_reads_costs_the_others_nothing(timed):
+    with timed.connect() as slow, timed.connect() as other:
+        stuff(slow)
+        for _ in range(50):
+            other.sendall(raw("GET", "/"))
+            assert answers(other.recv(65_536))[0].status == 200
+
+
+def test_a_fault_in_one_conversation_ends_that_one_and_no_other(running, monkeypatch, caplog):
+    def faulty(response, request, *more, right=server.render):
+        return right(response, request, *more) if request.path != "/unlucky" else 1 / 0
+
+    monkeypatch.setattr(server, "render", faulty)
+    with running.connect() as unlucky, running.connect() as other:
+        unlucky.sendall(raw("GET", "/unlucky"))
+        assert read_all(unlucky) == b""
+        other.sendall(raw("GET", "/"))
+        assert answers(other.recv(65_536))[0].status == 200
+    assert [record.message for record in caplog.records] == ["a conversation broke off"]
 
 
 def test_many_connections_at_once(running):
@@ -157,221 +195,165 @@ def test_many_connections_at_once(running):
     for client in clients:
         assert answers(client.recv(65_536))[0].status == 200
         client.close()
-    wait_until(lambda: not running.server.connections)
+    wait_until(lambda: not running.server.clients)
 
 
-def expire(running):
-    running.call(lambda: [connection.expire() for connection in list(running.server.connections)])
-
-
-def test_an_idle_connection_is_closed_in_silence(running):
-    with running.connect() as client:
+def test_an_idle_connection_is_closed_in_silence(timed):
+    with timed.connect() as client:
         client.sendall(raw("GET", "/"))
         assert answers(client.recv(65_536))[0].status == 200
-        expire(running)
+        timed.wait(server.IDLE_SECONDS - 1)
+        assert not is_closed(client)
+        timed.wait(2)
         assert read_all(client) == b""
 
 
-def test_a_slow_request_is_told_so(running):
-    with running.connect() as client:
-        client.sendall(RAW_LOGIN[:30])
-        wait_until(lambda: any(connection.framer.busy for connection in running.server.connections))
-        expire(running)
+def test_a_client_that_says_nothing_at_all_is_closed_in_silence(timed):
+    with timed.connect() as client:
+        wait_until(lambda: timed.server.clients)
+        timed.wait(server.REQUEST_SECONDS - 1)
+        assert not is_closed(client)
+        timed.wait(2)
+        assert read_all(client) == b""
+
+
+@pytest.mark.parametrize("cut", [10, -len(b"admin123")])
+def test_a_slow_request_is_told_so(timed, cut):
+    with timed.connect() as client:
+        client.sendall(RAW_LOGIN[:cut])
+        wait_until(lambda: any(each.framer.busy for each in timed.server.clients))
+        timed.wait(server.REQUEST_SECONDS + 1)
         (answer,) = answers(read_all(client))
-    assert (answer.status, answer.json["code"]) == (408, "timeout")
+    assert (answer.status, answer["Connection"], answer.json["code"]) == (408, "close", "timeout")
 
 
-def test_a_client_that_goes_after_it_was_refused_is_gone_at_once(monkeypatch):
-    monkeypatch.setattr(server, "SWEEP_SECONDS", 1_000)  # no deadline helps
-    running = Running(build())
+def test_a_client_that_goes_after_it_was_refused_is_gone_at_once(running):
     with running.connect() as client:
         client.sendall(b"hello\r\n\r\n")
         (answer,) = answers(read_all(client))
-    wait_until(lambda: not running.server.connections)
-    running.stop()
+    wait_until(lambda: not running.server.clients)
     assert answer.status == 400
 
 
-class NoTransport(asyncio.Transport):
-    """A transport whose client takes everything."""
-
-    def is_reading(self):
-        return True
-
-    def pause_reading(self):
-        pass
-
-    def resume_reading(self):
-        pass
-
-    def write(self, data):
-        pass
+def test_a_client_that_was_refused_and_does_not_close_is_closed(timed):
+    with timed.connect() as client:
+        client.sendall(b"hello\r\n\r\n")
+        assert answers(read_all(client))[0].status == 400
+        client.sendall(b"and more")
+        timed.wait(server.LINGER_SECONDS + 1)
+        wait_until(lambda: not timed.server.clients)
 
 
-def test_the_deadline_counts_from_the_first_byte_of_a_request_and_not_from_the_last():
-    seconds, whole = [100.0], raw("GET", "/")
-    arrivals = [
-        (101, whole, 101 + server.IDLE_SECONDS),
-        (110, whole[:10], 110 + server.REQUEST_SECONDS),
-        (114, whole[10:20], 110 + server.REQUEST_SECONDS),
-        (114.5, whole[20:] + whole[:5], 114.5 + server.REQUEST_SECONDS),
-    ]
-
-    async def deadlines():
-        connection = server.Connection(server.Server(build(), [], lambda: seconds[0]), "127.0.0.1")
-        connection.connection_made(NoTransport())
-        yield connection.deadline
-        for seconds[0], data, _ in arrivals:
-            connection.data_received(data)
-            connection.serve()
-            yield connection.deadline
-
-    async def main():
-        return [deadline async for deadline in deadlines()]
-
-    assert asyncio.run(main()) == [100 + server.REQUEST_SECONDS, *(deadline for _, _, deadline in arrivals)]
+def test_the_deadline_counts_from_the_first_byte_of_a_request_and_not_from_the_last(timed):
+    whole = raw("GET", "/")
+    with timed.connect() as client:
+        client.sendall(whole)
+        assert answers(client.recv(65_536))[0].status == 200
+        timed.wait(20)
+        for piece in (whole[:10], whole[10:20], whole[20:22]):
+            client.sendall(piece)
+            timed.wait(server.REQUEST_SECONDS / 4)
+        client.sendall(whole[22:] + whole[:5])
+        assert answers(client.recv(65_536))[0].status == 200, "within time, all in all"
+        timed.wait(server.REQUEST_SECONDS - 1)
+        client.sendall(whole[5:7])
+        timed.wait(2)
+        assert answers(read_all(client))[0].status == 408
 
 
-def test_empty_lines_are_no_request_and_do_not_move_the_deadline():
-    seconds = [100.0]
-
-    async def main():
-        connection = server.Connection(server.Server(build(), [], lambda: seconds[0]), "127.0.0.1")
-        connection.connection_made(NoTransport())
-        for seconds[0], data, deadline in (
-            (101, b"\r\n" * 3, 100 + server.REQUEST_SECONDS),
-            (102, raw("GET", "/") + b"\r\n", 102 + server.IDLE_SECONDS),
-            (110, b"\r\n", 102 + server.IDLE_SECONDS),
-            (111, b"\r", 111 + server.REQUEST_SECONDS),
-        ):
-            connection.data_received(data)
-            connection.serve()
-            assert connection.deadline == deadline
-
-    asyncio.run(main())
+def test_empty_lines_are_no_request_and_do_not_move_the_deadline(timed):
+    with timed.connect() as client:
+        client.sendall(raw("GET", "/") + b"\r\n")
+        assert answers(client.recv(65_536))[0].status == 200
+        for _ in range(4):
+            timed.wait(server.IDLE_SECONDS / 4)
+            client.sendall(b"\r\n\r\n")
+        timed.wait(1.5)
+        assert read_all(client) == b"", "idle since its answer, and so not even told"
 
 
-def test_a_client_that_has_taken_its_answers_may_be_idle_as_long_as_any():
-    async def main():
-        connection = server.Connection(server.Server(build(), [], lambda: 100.0), "127.0.0.1")
-        connection.connection_made(NoTransport())
-        connection.pause_writing()
-        connection.resume_writing()
-        assert connection.deadline == 100 + server.IDLE_SECONDS
-        connection.data_received(RAW_LOGIN[:20])
-        connection.pause_writing()
-        connection.resume_writing()
-        assert connection.deadline == 100 + server.REQUEST_SECONDS
-
-    asyncio.run(main())
-
-
-class HeldLanes:
-    """Lanes that keep what they are given until the test answers it."""
-
-    def __init__(self):
-        self.held = []
-
-    def submit(self, lane, request, done):
-        self.held.append((request, done))
-
-    def hand_over(self):
-        pass
+def test_while_one_request_waits_for_another_lane_the_next_is_not_begun_and_no_deadline_runs(monkeypatch):
+    """Whatever else arrives, and however often the client is looked at."""
+    gate, timed = Gate(monkeypatch), Timed()
+    with timed.connect() as client:
+        client.sendall(RAW_LOGIN * 2)
+        wait_until(lambda: gate.calls)
+        client.sendall(raw("GET", "/"))
+        timed.wait(10_000)
+        assert gate.calls == 1
+        gate.open.set()
+        data = b""
+        while b"server running" not in data:
+            data += client.recv(65_536)
+        assert [answer.status for answer in answers(data)] == [200, 200, 200]
+    timed.stop()
 
 
-def test_while_one_request_waits_for_another_lane_the_next_is_not_begun_and_no_deadline_runs():
-    """However often the connection is looked at, and whatever else arrives."""
-
-    async def main():
-        running = server.Server(build(), [], lambda: 100.0)
-        running.lanes = HeldLanes()
-        connection = server.Connection(running, "127.0.0.1")
-        connection.connection_made(NoTransport())
-        connection.data_received(raw("POST", "/logout") * 2)
-        connection.serve()
-        connection.serve()
-        assert len(running.lanes.held) == 1
-        connection.data_received(raw("GET", "/"))
-        assert connection.deadline == float("inf")
-        request, done = running.lanes.held[0]
-        done(server.respond(running.app, request))
-        connection.serve()
-        assert len(running.lanes.held) == 2
-
-    asyncio.run(main())
-
-
-def test_data_that_comes_while_a_request_waits_starts_no_deadline():
-    async def main():
-        running = server.Server(build(), [], lambda: 100.0)
-        running.lanes = HeldLanes()
-        connection = server.Connection(running, "127.0.0.1")
-        connection.connection_made(NoTransport())
-        connection.data_received(raw("POST", "/logout"))
-        connection.serve()
-        connection.data_received(raw("GET", "/"))
-        assert connection.deadline == float("inf")
-
-    asyncio.run(main())
-
-
-def test_a_client_that_does_not_read_while_it_waits_costs_the_others_nothing():
-    """Not when it reads again, so that its answer comes, and not when it never does."""
-
-    async def main(reads):
-        seconds, sent = [100.0], []
-        running = server.Server(build(), [], lambda: seconds[0])
-        running.lanes = HeldLanes()
-        slow, other = server.Connection(running, "127.0.0.1"), server.Connection(running, "127.0.0.2")
-        for connection in (slow, other):
-            connection.connection_made(transport := NoTransport())
-            transport.write = lambda data, connection=connection: sent.append(connection)
-            transport.abort = lambda: None
-            connection.data_received(raw("POST", "/logout"))
-            connection.serve()
-        slow.pause_writing()
-        if reads:
-            slow.resume_writing()
-            assert slow.deadline == float("inf")
-        else:
-            slow.expire()
-        for request, done in running.lanes.held:
-            done(server.respond(running.app, request))
-        running.flush()
-        return sent == [slow, other] if reads else sent == [other]
-
-    assert asyncio.run(main(True)) and asyncio.run(main(False))
-
-
-def test_the_sweep_finds_what_is_overdue(monkeypatch):
-    monkeypatch.setattr(server, "SWEEP_SECONDS", 0.001)
-    running = Running(build())
-    with running.connect() as client:
-        wait_until(lambda: running.server.connections)
-        (connection,) = running.server.connections
-        connection.deadline = 0
+def test_stopping_closes_idle_connections(timed):
+    with timed.connect() as client:
+        client.sendall(raw("GET", "/"))
+        assert answers(client.recv(65_536))[0].status == 200
+        timed.call(timed.server.stop)
+        timed.wait(server.LAST_SECONDS + 1)
         assert read_all(client) == b""
+    timed.thread.join(20)
+    assert not timed.thread.is_alive()
+
+
+def test_a_request_that_an_idle_client_sends_while_we_stop_is_answered_and_is_the_last(timed):
+    """A proxy uses a kept connection at this very moment: a reset would be an error for its client."""
+    with timed.connect() as client:
+        client.sendall(raw("GET", "/"))
+        assert answers(client.recv(65_536))[0]["Connection"] is None
+        timed.call(timed.server.stop)
+        client.sendall(raw("GET", "/") * 2)
+        (answer,) = answers(read_all(client))
+        assert (answer.status, answer["Connection"]) == (200, "close")
+
+
+def test_a_client_that_has_connected_before_we_stop_is_served():
+    running = Running(build())
+    clients = []
+
+    def stop():
+        clients.extend(running.connect() for _ in range(40))
+        running.server.stop()
+
+    running.call(stop)
+    for client in clients:
+        client.sendall(raw("GET", "/"))
+        (answer,) = answers(read_all(client))
+        assert (answer.status, answer["Connection"]) == (200, "close")
+        client.close()
+    with pytest.raises(ConnectionError):
+        running.connect()
     running.stop()
 
 
-def test_stopping_closes_idle_connections(running):
-    with running.connect() as client:
+def test_a_client_that_keeps_its_side_open_does_not_keep_it_from_stopping():
+    timed = Timed()
+    with timed.connect() as client:
         client.sendall(raw("GET", "/"))
         assert answers(client.recv(65_536))[0].status == 200
-        running.stop()
-        assert read_all(client) == b""
+        timed.call(timed.server.stop)
+        timed.wait(server.LAST_SECONDS + 1)
+        timed.wait(server.LINGER_SECONDS + 1)
+        timed.thread.join(20)
+        assert not timed.thread.is_alive()
 
 
-def test_a_client_that_keeps_its_side_open_does_not_keep_it_from_stopping(monkeypatch):
-    monkeypatch.setattr(server, "SHUTDOWN_SECONDS", 1_000)
-    monkeypatch.setattr(server, "LINGER_SECONDS", 0.01)
-    monkeypatch.setattr(server, "SWEEP_SECONDS", 0.01)
-    running = Running(build())
-    with running.connect() as client:
+def test_what_takes_too_long_does_not_keep_it_from_stopping(monkeypatch):
+    gate, timed = Gate(monkeypatch), Timed()
+    with timed.connect() as client:
         client.sendall(RAW_LOGIN)
-        wait_until(lambda: any(each._waiting or each.deadline > 20 for each in running.server.connections))
-        running.stop()
-        assert answers(client.recv(65_536))[0].status == 200, "and then a reset, since it was told and did not close"
+        wait_until(lambda: gate.calls)
+        timed.call(timed.server.stop)
+        timed.wait(server.SHUTDOWN_SECONDS - 1)
+        assert timed.thread.is_alive()
+        timed.clock.now += 2
+        timed.thread.join(20)
+        assert not timed.thread.is_alive()
+        gate.open.set()
 
 
 def test_localhost_listens_on_both_loopbacks_with_one_port():

@@ -1,9 +1,7 @@
 """The front door: TLS, the cap on connections, accept that fails, 100 Continue, the access log, no network at all."""
 
-import asyncio
 import contextlib
 import errno
-import logging
 import os
 import socket
 import ssl
@@ -14,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import server
-from serverkit import FORM, LOGIN, RAW_LOGIN, TOP, Process, Running, answers, build, raw, read_all
-from serverkit import served_without_a_network, wait_until
+from serverkit import FORM, LOGIN, RAW_LOGIN, TOP, Process, Running, Timed, answers, build, raw, read_all
+from serverkit import served_without_a_network, stuff, wait_until
+from sessionkit import Gate, raw_login
 
 PEM = str(Path(__file__).with_name("localhost.pem"))  # a certificate for localhost that nobody trusts, and its key
 OTHER_KEY = """-----BEGIN EC PRIVATE KEY-----
@@ -31,9 +30,9 @@ tDOrbI2XmylXvIiwoswi+mF3MQjQlhUUqg==
 
 @pytest.fixture
 def secure():
-    running = Running(build(), tls=server.tls_context(PEM, PEM))
-    yield running
-    running.stop()
+    timed = Timed(tls=server.tls_context(PEM, PEM))
+    yield timed
+    timed.stop()
 
 
 def client_context(version=ssl.TLSVersion.TLSv1_3):
@@ -66,7 +65,6 @@ def test_tls_is_1_2_or_newer_and_never_renegotiated():
     assert context.options & getattr(ssl, "OP_NO_RENEGOTIATION", 1 << 30)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio of Python 3.10 closes before we hear of it")
 @pytest.mark.parametrize("count", [1, 40])
 def test_what_comes_with_the_end_of_tls_is_answered(secure, count, caplog):
     """The last requests and the end of the stream in one packet: below TLS nothing can be half closed."""
@@ -93,14 +91,17 @@ def test_what_comes_with_the_end_of_tls_is_answered(secure, count, caplog):
     assert not caplog.records
 
 
-def test_a_tls_client_that_does_not_read_costs_no_more_than_any(secure):
-    with connected(secure):
-        wait_until(lambda: [each for each in secure.server.connections if each._made])
-        (connection,) = secure.server.connections
-        transport = connection._transport
-        assert transport.get_write_buffer_limits()[1] == server.BUFFER_BYTES
-        if sys.version_info >= (3, 11):
-            assert transport.get_read_buffer_limits()[1] <= 16_384
+def test_over_tls_one_client_has_one_request_answered_a_turn(secure):
+    """However many it sends at once, and though it says goodbye together with them: the others are served meanwhile."""
+    with contextlib.ExitStack() as stack:
+        greedy = [stack.enter_context(connected(secure)) for _ in range(20)]
+        other = stack.enter_context(connected(secure))
+        for client in greedy:
+            client.sendall(raw("GET", "/") * 400)
+        other.sendall(raw("GET", "/"))
+        assert answers(other.recv(65_536))[0].status == 200
+        greedy[0].sendall(raw("GET", "/", b"", "Connection: close"))
+        assert read_all(greedy[0]).count(b"server running") == 401
 
 
 def test_a_large_body_is_refused_over_tls_and_the_answer_arrives(secure):
@@ -112,20 +113,23 @@ def test_a_large_body_is_refused_over_tls_and_the_answer_arrives(secure):
 
 def test_a_handshake_that_does_not_end_hurts_nobody_and_is_counted_and_dropped(secure):
     with secure.connect() as silent:
-        wait_until(lambda: secure.server.connections)
-        (waiting,) = secure.server.connections
+        wait_until(lambda: secure.server.clients)
         with connected(secure) as client:
             client.sendall(RAW_LOGIN)
             assert answers(client.recv(65_536))[0].status == 200
-        secure.call(waiting.expire)
+        secure.wait(server.REQUEST_SECONDS + 1)
         assert read_all(silent) == b""
-    wait_until(lambda: not secure.server.connections)
+    wait_until(lambda: not secure.server.clients)
 
 
-@pytest.mark.parametrize("data", [RAW_LOGIN, b"\x16\x03\x01\xff\xff" + b"\x00" * 300, b"\x00" * 50, b""])
-def test_what_is_not_tls_is_closed_in_silence(secure, data, caplog):
-    secure.exchange(data)
-    wait_until(lambda: not secure.server.connections)
+NO_TLS = {"HTTP": RAW_LOGIN, "a broken hello": b"\x16\x03\x01\xff\xff" + bytes(300), "NUL": bytes(50), "nothing": b""}
+
+
+@pytest.mark.parametrize("data", NO_TLS.values(), ids=NO_TLS)
+def test_what_is_not_tls_is_closed_without_a_word_in_the_log(secure, data, caplog):
+    answer = secure.exchange(data)
+    assert answer == b"" or answer[0] == 21, "an alert at most (RFC 8446 §6)"
+    wait_until(lambda: not secure.server.clients)
     with connected(secure) as client:
         client.sendall(raw("GET", "/"))
         assert answers(client.recv(65_536))[0].status == 200
@@ -137,93 +141,46 @@ def test_a_client_that_leaves_within_tls_leaves_nothing_behind(secure, caplog):
         with connected(secure) as client:
             client.sendall(RAW_LOGIN)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset, not an end
-    wait_until(lambda: not secure.server.connections)
+    wait_until(lambda: not secure.server.clients)
     assert not caplog.records
 
 
-def feed(protocol, data):
-    """Hand `data` to asyncio's TLS, as if it had just arrived."""
-    if hasattr(protocol, "buffer_updated"):
-        protocol.get_buffer(-1)[: len(data)] = data
-        protocol.buffer_updated(len(data))
-    else:
-        protocol.data_received(data)
-
-
-def broken(protocol):
-    """The client sends a record that is none: asyncio gives the connection up, and says so in a later turn."""
-    feed(protocol, b"\x15\x03\x03garbage" * 5)
-
-
-def gone(protocol):
-    """The socket has been closed: asyncio knows that, and says so in a later turn."""
-    transport = protocol._transport
-    transport._loop._remove_reader(transport._sock_fd)
-    transport._closing, transport._conn_lost = True, 1  # or it is closed again, when the next client has its number
-    transport._call_connection_lost(ConnectionResetError())
-
-
-@pytest.mark.parametrize("lose", [broken, gone])
-@pytest.mark.parametrize("step", ["write", "serve", "resume_writing", "stop", "expire", "abort"])
-def test_a_client_that_is_lost_within_a_turn_holds_nobody_up(secure, caplog, lose, step):
-    arguments = {"write": (b"x",)}
-    with connected(secure) as client:
-        wait_until(lambda: [each for each in secure.server.connections if each._made])
-        (connection,) = secure.server.connections
-
-        def turn():
-            lose(connection._transport._ssl_protocol)
-            getattr(connection, step)(*arguments.get(step, ()))
-            secure.server.arrived(connection)
-            secure.server.turn()
-
-        secure.call(turn)
-        client.settimeout(5)
+@pytest.mark.parametrize(
+    "record",
+    [b"\x15\x03\x03garbage" * 5, b"\x17\x03\x03\x00\x10" + bytes(16), b"GET / HTTP/1.1\r\n"],
+    ids=["an alert", "data", "HTTP"],
+)
+def test_a_record_that_is_none_ends_its_connection_and_no_other(secure, caplog, record):
+    with connected(secure) as client, connected(secure) as other:
+        client.sendall(raw("GET", "/"))
+        assert answers(client.recv(65_536))[0].status == 200
+        socket.socket.sendall(client, record)  # past TLS
         with contextlib.suppress(OSError):
-            client.recv(1)
-    with connected(secure) as client:
-        client.sendall(raw("GET", "/", b"", "Connection: close"))
-        assert answers(read_all(client))[0].status == 200
+            assert client.recv(65_536) == b""
+        other.sendall(raw("GET", "/", b"", "Connection: close"))
+        assert answers(read_all(other))[0].status == 200
+    wait_until(lambda: not secure.server.clients)
     assert not caplog.records
-
-
-def test_a_fault_with_one_connection_is_not_one_of_the_others(monkeypatch, caplog):
-    def serve(connection, right=server.Connection.serve):
-        if connection is unlucky:
-            raise RuntimeError("a fault of ours")
-        return right(connection)
-
-    with Running(build()) as running, running.connect() as first:
-        wait_until(lambda: running.server.connections)
-        (unlucky,) = running.server.connections
-        with running.connect() as second:
-            wait_until(lambda: len(running.server.connections) == 2)
-            others = running.server.connections - {unlucky}
-            monkeypatch.setattr(server.Connection, "serve", serve)
-            running.call(lambda: [running.server.arrived(each) for each in (unlucky, *others)])
-            second.sendall(raw("GET", "/"))
-            assert answers(second.recv(65_536))[0].status == 200
-            with contextlib.suppress(ConnectionResetError):
-                assert first.recv(1) == b""
-    assert [record.message for record in caplog.records] == ["a connection could not be served"]
 
 
 def test_a_server_that_stops_drops_unfinished_handshakes(secure):
     with secure.connect() as silent:
-        wait_until(lambda: secure.server.connections)
-        secure.stop()
+        wait_until(lambda: secure.server.clients)
+        secure.call(secure.server.stop)
+        secure.wait(server.LAST_SECONDS + 1)
         assert read_all(silent) == b""
 
 
-def test_an_idle_client_that_does_not_say_goodbye_does_not_keep_it_from_stopping(secure, monkeypatch):
-    monkeypatch.setattr(server, "SHUTDOWN_SECONDS", 1_000)
-    monkeypatch.setattr(server, "LINGER_SECONDS", 0.05)
-    monkeypatch.setattr(server, "SWEEP_SECONDS", 0.01)
+def test_an_idle_client_that_does_not_say_goodbye_does_not_keep_it_from_stopping(secure):
     with connected(secure) as idle:
         idle.sendall(raw("GET", "/"))
         assert answers(idle.recv(65_536))[0].status == 200
-        secure.stop()
+        secure.call(secure.server.stop)
+        secure.wait(server.LAST_SECONDS + 1)
         assert idle.recv(1) == b"", "it was told"
+        secure.wait(server.LINGER_SECONDS + 1)
+        secure.thread.join(20)
+        assert not secure.thread.is_alive()
 
 
 def test_bad_files_are_one_sentence_that_names_the_variable(tmp_path):
@@ -266,9 +223,9 @@ def test_a_process_with_a_bad_key_says_one_sentence_and_exits_2(tmp_path):
 
 def from_address(running, address="127.0.0.1"):
     """A client that connects from `address`, and is known to the server."""
-    before = len(running.server.connections)
+    before = len(running.server.clients)
     client = socket.create_connection(running.address, timeout=20, source_address=(address, 0))
-    wait_until(lambda: len(running.server.connections) > before)
+    wait_until(lambda: len(running.server.clients) > before)
     return client
 
 
@@ -313,7 +270,7 @@ def test_who_holds_most_pays_whatever_has_begun_to_arrive(crowded):
     greedy = [connect() for _ in range(3)]
     for client in greedy:
         client.sendall(RAW_LOGIN[:-1])
-    wait_until(lambda: sum(each.framer.in_body for each in running.server.connections) == 3)
+    wait_until(lambda: sum(each.framer.in_body for each in running.server.clients) == 3)
     with running.connect() as another:
         assert is_open(another) and is_open(lonely)
 
@@ -323,8 +280,8 @@ def test_a_request_that_has_only_begun_goes_before_one_whose_body_arrives(crowde
     clients = [connect() for _ in range(4)]
     for client, cut in zip(clients, (-1, -1, 20, -1)):
         client.sendall(RAW_LOGIN[:cut])
-    wait_until(lambda: sum(each.framer.in_body for each in running.server.connections) == 3)
-    wait_until(lambda: all(each.framer.busy for each in running.server.connections))
+    wait_until(lambda: sum(each.framer.in_body for each in running.server.clients) == 3)
+    wait_until(lambda: all(each.framer.busy for each in running.server.clients))
     with running.connect() as another:
         assert is_open(another)
     for client, cut in zip(clients, (-1, -1, 20, -1)):
@@ -335,116 +292,105 @@ def test_a_request_that_has_only_begun_goes_before_one_whose_body_arrives(crowde
         assert answered == (cut == -1)
 
 
-def test_who_does_not_take_the_answers_has_no_claim_to_a_place(crowded):
+def test_a_client_that_does_not_take_its_answers_has_no_claim_to_a_place(crowded):
     running, connect = crowded
     greedy = [connect() for _ in range(4)]
-    wait_until(lambda: len(running.server.connections) == 4)
-    running.call(lambda: [each.pause_writing() for each in running.server.connections])
+    for client in greedy:
+        stuff(client)
+    assert all(each.unsent for each in running.server.clients)
     with running.connect() as another:
         assert is_open(another)
-    assert len(greedy) == 4
 
 
-def test_what_has_been_answered_is_sent_before_its_place_is_given_away(crowded):
+def test_a_request_that_is_being_answered_is_never_dropped(crowded, monkeypatch):
     running, connect = crowded
-    client = connect()
-    wait_until(lambda: running.server.connections)
-    (connection,) = running.server.connections
-
-    def turn():
-        running.server.send(connection, b"an answer")
-        running.server._drop(1)
-
-    running.call(turn)
-    assert client.recv(100) == b"an answer"
-
-
-def test_a_request_that_is_being_answered_is_never_dropped(crowded):
-    running, connect = crowded
+    gate = Gate(monkeypatch)
     clients = [connect() for _ in range(4)]
-    wait_until(lambda: len(running.server.connections) == 4)
-
-    def busy():
-        for connection in running.server.connections:
-            connection._waiting = object()
-
-    def idle():
-        for connection in running.server.connections:
-            connection._waiting = None
-
-    running.call(busy)
+    for client in clients:
+        client.sendall(RAW_LOGIN)
+    wait_until(lambda: not any(each.wants for each in running.server.clients))
     with running.connect() as another:
         assert is_open(another)
-        running.call(idle)
-        assert all(is_open(client) for client in clients)
+        gate.open.set()
+        assert [answers(client.recv(65_536))[0].status for client in clients] == [200] * 4
 
 
-def test_while_everybody_is_busy_newcomers_wait_in_the_kernel(monkeypatch):
+def test_while_all_are_busy_newcomers_wait_in_the_kernel(monkeypatch):
     monkeypatch.setattr(server, "ACCEPTS_AT_ONCE", 1)
     monkeypatch.setattr(server, "REST_SECONDS", 0.001)
-    log = []
+    log, gate = [], Gate(monkeypatch)
     running = Running(build(log=log), capacity=1)
     with contextlib.ExitStack() as stack:
         for count in (1, 2):
-            stack.enter_context(running.connect())
-            wait_until(lambda: len(running.server.connections) == count)
-            running.call(lambda: [setattr(each, "_waiting", object()) for each in running.server.connections])
+            stack.enter_context(running.connect()).sendall(RAW_LOGIN)
+            wait_until(lambda: len(running.server.clients) == count)
+            wait_until(lambda: not any(each.wants for each in running.server.clients))
         waiting = stack.enter_context(running.connect())
         waiting.sendall(raw("GET", "/"))
         wait_until(lambda: log)
-        assert len(running.server.connections) == 2
-        running.call(lambda: [setattr(each, "_waiting", None) for each in running.server.connections])
-        running.call(lambda: running.server._drop(1))
+        assert len(running.server.clients) == 2
+        gate.open.set()
         assert b" 200 " in waiting.recv(15)
     running.stop()
-    assert [(event.name, event.fields["result"]) for event in log] == [("accept", "everybody is busy")]
+    assert [event.fields["result"] for event in log if event.name == "accept"] == ["everybody is busy"]
 
 
 def test_a_place_is_an_address_or_the_64_bits_of_a_network():
-    places = [server.place_of(server._address(text)) for text in (
+    places = [server.place_of(server.parse_address(text)) for text in (
         "127.0.0.1", "::ffff:127.0.0.1", "127.0.0.2", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1",
     )]  # fmt: skip
     assert places[0] == places[1] and places[3] == places[4]
     assert len(set(places)) == 4
 
 
-class Failing:
-    """A listener that cannot accept anybody."""
+class Failing(socket.socket):
+    """A listener that cannot accept for a while."""
 
-    def __init__(self, number):
-        self.number = number
-        self.accepted = 0
+    error, failed = 0, 0
 
     def accept(self):
-        self.accepted += 1
-        raise OSError(self.number, os.strerror(self.number))
+        if self.error:
+            self.failed += 1
+            raise OSError(self.error, os.strerror(self.error))
+        return super().accept()
 
 
-def test_without_descriptors_it_rests_a_moment_drops_somebody_and_complains_once(monkeypatch):
-    monkeypatch.setattr(server, "REST_SECONDS", 0.001)
+@pytest.fixture
+def failing():
+    """A running server, its log, and its one listener, which can be told to fail."""
     log = []
-    running = Running(build(log=log))
-    listener = Failing(errno.EMFILE)
-    with running.connect() as idle:
-        wait_until(lambda: running.server.connections)
-        for _ in range(3):
-            running.call(lambda: running.server._accept(listener))
-        assert read_all(idle) == b""
-        with running.connect() as client:
-            assert is_open(client)
+    (listener,) = server.listen("127.0.0.1", 0)
+    listener = Failing(fileno=listener.detach())
+    listener.setblocking(False)
+    running = Running(build(log=log), sockets=[listener])
+    yield running, log, listener
     running.stop()
-    assert listener.accepted == 3, "one attempt each time it is ready"
+
+
+def test_without_descriptors_it_rests_a_moment_drops_an_idle_client_and_complains_once(failing, monkeypatch):
+    monkeypatch.setattr(server, "REST_SECONDS", 0.001)
+    running, log, listener = failing
+    with running.connect() as idle:
+        wait_until(lambda: running.server.clients)
+        listener.error = errno.EMFILE
+        with running.connect() as client:
+            assert read_all(idle) == b""
+            wait_until(lambda: listener.failed > 2)
+            listener.error = 0
+            assert is_open(client)
     assert [(event.name, event.fields["result"]) for event in log] == [("accept", "EMFILE")]
 
 
-def test_a_client_that_the_network_has_lost_costs_nobody_else_a_place(monkeypatch):
+def test_a_client_that_the_network_has_lost_costs_no_other_its_place(failing, monkeypatch):
     monkeypatch.setattr(server, "REST_SECONDS", 0.001)
-    running = Running(build())
+    running, log, listener = failing
     with running.connect() as idle:
-        wait_until(lambda: running.server.connections)
-        running.call(lambda: running.server._accept(Failing(errno.EPROTO)))
-        assert is_open(idle)
-    running.stop()
+        wait_until(lambda: running.server.clients)
+        listener.error = errno.EPROTO
+        with running.connect() as client:
+            wait_until(lambda: listener.failed)
+            listener.error = 0
+            assert is_open(client) and is_open(idle)
 
 
 LIMITED = """
@@ -464,17 +410,6 @@ def test_the_capacity_comes_from_the_limit_of_descriptors(soft, hard, raised, co
         [sys.executable, "-c", LIMITED, str(soft), str(hard), str(raised)], cwd=TOP, capture_output=True, text=True
     )
     assert done.stdout.split() == [str(connections), "True"], done.stderr
-
-
-def test_a_client_that_goes_at_a_bad_moment_is_no_news_and_anything_else_is(caplog):
-    running = server.Server(build(), [])
-    loop = asyncio.new_event_loop()
-    with caplog.at_level(logging.DEBUG):
-        running._unexpected(loop, {"message": "x", "exception": BrokenPipeError()})
-        assert not caplog.records
-        running._unexpected(loop, {"message": "x", "exception": ZeroDivisionError()})
-    loop.close()
-    assert len(caplog.records) == 1
 
 
 # ---- 100 Continue

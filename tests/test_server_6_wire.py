@@ -1,6 +1,5 @@
 """Every exchange of hostile.py over a real socket: whole, byte by byte, and with the next request glued on."""
 
-import asyncio
 import socket
 from collections import Counter
 
@@ -68,17 +67,17 @@ class Wire:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return client
 
-    async def _trickle(self, client, parts):
+    def _trickle(self, client, parts):
         """On the server's own loop: send each part when it has looked at the one before."""
         for part in parts:
             client.sendall(part)
             for _ in range(TURNS):
-                await asyncio.sleep(0)
+                yield
 
     def exchange(self, case, parts, glued=()):
         """Send `parts`; what comes back must be as expected, followed by `glued`."""
         with self.client() as client:
-            asyncio.run_coroutine_threadsafe(self._trickle(client, parts), self.running.loop).result(20)
+            self.running.turns(self._trickle(client, parts))
             self.finish(case, client, b"", glued)
 
     def finish(self, case, client, data, glued=()):

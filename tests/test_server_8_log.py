@@ -14,7 +14,7 @@ import time
 import pytest
 import minijwt
 import server
-from serverkit import ACCESS, NOW, REFRESH, TOP, Clock, Process, answers, build, cookie_of, raw, read_all, wait_until
+from serverkit import address_of, ACCESS, NOW, REFRESH, TOP, Clock, Process, answers, build, cookie_of, raw, read_all, wait_until
 from sessionkit import (
     PASSWORD, SECRETS, add_cheaply, attempt, enter, exchange, follow, leave, raw_login, raw_logout, raw_refresh, sign, use,
 )  # fmt: skip
@@ -124,7 +124,7 @@ def test_events_name_the_client_and_not_the_proxy():
 
     def address(path, cookie):
         about = {**fields, b"cookie": f"jwt={cookie}".encode()}
-        (event,) = server.respond(app, server.Request("POST", path, about, peer="10.0.0.1")).events
+        (event,) = server.respond(app, server.Request("POST", path, about, client=address_of(app, "10.0.0.1", about))).events
         return event.fields["address"]
 
     assert (

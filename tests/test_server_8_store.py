@@ -229,8 +229,8 @@ def test_a_database_that_fails_is_a_503_and_nothing_has_happened_and_it_recovers
             return function(app, *arguments)
         try:
             (answer,) = app.store.group([lambda: function(app, *arguments)])
-        except sqlite3.Error as error:
-            return server.database_failed(error)
+        except server.StoreFailed as error:
+            return server.store_failed(error)
         return answer
 
     state["on"] = True
@@ -261,7 +261,7 @@ def test_what_comes_after_a_lost_transaction_is_not_kept_either(monkeypatch):
         state["on"] = False
         return answer
 
-    with pytest.raises(sqlite3.OperationalError, match="the transaction was lost"):
+    with pytest.raises(server.StoreFailed, match="the transaction was lost"):
         app.store.group([unlucky, lambda: use(app, tokens[1])])
     assert [app.store.standing("ann", claims_of(token)["sid"]).generation for token in tokens] == [None, None]
 

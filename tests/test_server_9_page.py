@@ -4,12 +4,13 @@ import base64
 import hashlib
 import json
 import re
+import socket
 from html.parser import HTMLParser
 
 import minijwt
 import pytest
 import server
-from serverkit import ACCESS, NOW, Clock, answers, body, build, login, raw, request
+from serverkit import ACCESS, NOW, Clock, answers, body, build, login, raw, read_all, request
 from vectors import KEY, OTHER_KEY, VECTORS, base64url, hmac_sha256, token
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
@@ -19,9 +20,12 @@ ORIGIN = "https://app.example"
 
 def get(app, path="/", *lines, method="GET"):
     """One exchange with the handler: the answer as it is on the wire."""
-    handler = server.handler_for(app)(None, ("127.0.0.1", 1), None)
-    handler.framer.receive(raw(method, path, b"", *lines))
-    (answer,) = answers(handler.proceed(), heads_only=1 if method == "HEAD" else 0)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(raw(method, path, b"", *lines))
+        server.handler_for(app)(theirs, ("127.0.0.1", 1), None)
+        theirs.shutdown(socket.SHUT_WR)
+        (answer,) = answers(read_all(ours), heads_only=1 if method == "HEAD" else 0)
     return answer
 
 

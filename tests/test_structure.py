@@ -28,9 +28,9 @@ def test_the_top_level_holds_five_things_and_dot_files():
 
 # sys.stdlib_module_names is younger than Python 3.9: so this is the list, and a new import is a decision
 IMPORTS = {
-    "__future__", "argparse", "asyncio", "base64", "calendar", "collections", "concurrent", "contextlib",
+    "__future__", "argparse", "base64", "calendar", "collections", "concurrent", "contextlib",
     "datetime", "email", "errno", "functools", "getpass", "hashlib", "heapq", "hmac", "http", "io", "ipaddress",
-    "json", "logging", "math", "os", "pkgutil", "platform", "queue", "re", "resource", "shutil", "signal", "socket",
+    "json", "logging", "math", "os", "pkgutil", "platform", "queue", "re", "resource", "selectors", "shutil", "signal", "socket",
     "sqlite3", "ssl", "sys", "tempfile", "threading", "time", "typing", "unicodedata", "warnings",
 }  # fmt: skip
 
@@ -100,7 +100,7 @@ def test_nothing_is_used_above_its_definition(name):
 @pytest.mark.parametrize("name", FILES)
 def test_the_two_files_stay_small(name):
     lines = (TOP / name).read_text("utf-8").splitlines()
-    assert len(lines) <= {"minijwt.py": 900, "server.py": 2_870}[name]
+    assert len(lines) <= {"minijwt.py": 900, "server.py": 2_970}[name]
     assert max(map(len, lines)) <= 120
 
 

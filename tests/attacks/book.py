@@ -49,7 +49,8 @@ class Side:
     address = "203.0.113.9"  # of the client
 
     def post(self, path, body=b"", **fields):
-        return self.send(serverkit.request("POST", path, body, **fields)._replace(peer=self.address))
+        client = server.parse_address(self.address)
+        return self.send(serverkit.request("POST", path, body, **fields)._replace(client=client))
 
     def login(self, username, password, **fields):
         body = f"username={percent(username)}&password={percent(password)}".encode()
@@ -97,7 +98,7 @@ class Ours(Side):
         return response
 
     def write(self, response):
-        return self.app.writer.write(response, serverkit.request(), True)
+        return server.render(response, serverkit.request(), True, serverkit.NOW)
 
     def refuses_to_start(self, **settings):
         """Return the sentence with which it refuses these settings."""
@@ -550,7 +551,7 @@ HOME = {"origin": "https://login.example", "host": "login.example", "sec_fetch_s
 
 
 @attack(
-    'same = site in (None, b"same-origin", b"none")',
+    'same = site in (b"same-origin", b"none")',
     "if not same and origin not in app.settings.allowed_origins:",
     because="cross_site",
     read="RFC 6265 §8.2; W3C Fetch Metadata; OWASP cheat sheet on CSRF",
