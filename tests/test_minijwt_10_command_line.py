@@ -6,9 +6,12 @@ A line with "$ " is what somebody types; what follows is what comes out: standar
 
 import doctest
 import os
+import select
 import shutil
+import signal
 import subprocess
 import sys
+import warnings
 
 import pytest
 from vectors import GOOD, KEY, NOW, OTHER_KEY, base64url, hmac_sha256, token
@@ -17,6 +20,7 @@ import minijwt as jwt
 
 pytestmark = pytest.mark.skipif(not shutil.which("sh"), reason="there is no shell on this machine")
 
+PLAIN = "0123456789abcdef0123456789abcdef"
 VARIABLES = {
     "GOOD": GOOD,
     "FORGED": token('{"sub":"admin"}', key=OTHER_KEY),
@@ -29,11 +33,27 @@ VARIABLES = {
     "HEADER": token("{}", '{"alg":"HS256","kid":"\u202e\u009b2J\x7f"}'),
     "ESCAPES": "\x1b[2J\x07.\x1b[31m.x",
     "KEY": KEY,
+    "KEY_LF": KEY + "\n",
+    "PLAIN": token('{"sub":"admin"}', key=PLAIN),
 }
 FILES = {
     "key": KEY, "key-lf": KEY + "\n", "key-crlf": KEY + "\r\n", "key-two-lf": KEY + "\n\n",
     "key-cr": KEY + "\r", "other": OTHER_KEY, "none": "", "newline": "\n", "short": "k" * 16,
     "public": "-----BEGIN PUBLIC KEY-----\nMIIB\n",
+    "env": f"""# a comment
+ACCESS={PLAIN}
+DOUBLE="{PLAIN}"
+SINGLE = '{PLAIN}' # said why
+export EXPORTED={PLAIN}
+COMMENTED={PLAIN}#x
+CRLF={PLAIN}\r
+LAST=first
+LAST: {PLAIN}
+PHRASE="{KEY}"
+EMPTY=
+SPACED={KEY}
+ESCAPED="a\\nb"
+"""
 }  # fmt: skip
 
 TRANSCRIPTS = [
@@ -71,9 +91,62 @@ $ minijwt decode $GOOD --key-file key-cr
 """),
     ("a key from another variable", """
 $ MY_KEY=$KEY minijwt decode $GOOD --key-env MY_KEY >/dev/null
-$ MINIJWT_KEY=$KEY minijwt decode $GOOD --key-env MY_KEY >/dev/null
-! minijwt: NOT VERIFIED...MY_KEY...
+"""),
+    ("a variable that is named and not set is an error", """
+$ MINIJWT_KEY=$KEY minijwt decode $GOOD --key-env MY_KEY
+! minijwt: the environment does not set 'MY_KEY'...
+[2]
+$ MINIJWT_KEY=$KEY minijwt explain $GOOD --key-env MY_KEY
+! minijwt: the environment does not set 'MY_KEY'...
+[2]
+$ minijwt encode '{}' --key-env MINIJWT_KEY
+! minijwt: the environment does not set 'MINIJWT_KEY'...
+[2]
+"""),
+    ("a key from a .env file", """
+$ minijwt decode $PLAIN --env-file env --key-env ACCESS
+{
+  "sub": "admin"
+}
+$ ACCESS=$KEY minijwt decode $PLAIN --env-file env --key-env ACCESS >/dev/null
+$ for name in DOUBLE SINGLE EXPORTED; do minijwt decode $PLAIN --env-file env --key-env $name || echo no; done | grep no
 [1]
+$ for name in COMMENTED CRLF LAST; do minijwt decode $PLAIN --env-file env --key-env $name || echo no; done | grep no
+[1]
+$ minijwt decode $GOOD --env-file env --key-env PHRASE >/dev/null
+$ minijwt decode $PLAIN --env-file env
+! minijwt: env does not set 'MINIJWT_KEY' (see --key-env)
+[2]
+$ minijwt decode $PLAIN --env-file env --key-env EMPTY
+! minijwt: ...empty...
+[2]
+$ minijwt decode $GOOD --env-file env --key-env ESCAPED
+! minijwt: ESCAPED in env has a space, an escape or a quote, which programs read differently
+[2]
+$ minijwt decode $GOOD --env-file env --key-env SPACED
+! minijwt: SPACED in env has a space, an escape or a quote, which programs read differently
+[2]
+$ minijwt decode $GOOD --env-file nowhere --key-env ACCESS
+! minijwt: cannot read or write 'nowhere': No such file or directory
+[2]
+"""),
+    ("the name of a file that is empty is an error, and shown", """
+$ minijwt decode $GOOD --key-file ""
+! minijwt: cannot read or write '': No such file or directory
+[2]
+$ MINIJWT_KEY=$KEY minijwt decode $GOOD --env-file ""
+! minijwt: cannot read or write '': No such file or directory
+[2]
+$ MINIJWT_KEY=$KEY minijwt decode $GOOD --key-env ""
+! minijwt: the environment does not set '' (see --key-env)
+[2]
+"""),
+    ("a line end counts in a variable and not in a file, and that is said", """
+$ MINIJWT_KEY="$KEY_LF" minijwt decode $GOOD
+! minijwt: warning: the line end in MINIJWT_KEY is part of the key; at the end of a --key-file it would not be
+! minijwt: refused: ... [invalid_signature]
+[1]
+$ minijwt decode $GOOD --key-file key-lf >/dev/null
 """),
     ("a file goes before the environment", """
 $ MINIJWT_KEY=$KEY minijwt decode $GOOD --key-file other
@@ -85,6 +158,12 @@ $ minijwt decode $GOOD
 {"sub":"admin"}
 ! minijwt: NOT VERIFIED...
 [1]
+$ minijwt explain $GOOD | tail -1
+NOT VERIFIED: there is no key
+$ minijwt explain $EXPIRED | tail -1
+NOT VALID
+$ minijwt explain $FORGED --key-file key | tail -1
+NOT VALID
 """),
     ("a refused token shows nothing but the reason", """
 $ MINIJWT_KEY=$KEY minijwt decode $FORGED
@@ -145,7 +224,16 @@ $ minijwt encode '[]' --key-file key
 ! minijwt: ...
 [2]
 $ minijwt encode '{"a":1,"a":2}' --key-file key
-! minijwt: ...
+! minijwt: Invalid claims string: a name occurs twice
+[2]
+$ minijwt encode '{sub: admin}' --key-file key
+! minijwt: Invalid claims string: ...double quotes: line 1 column 2...
+[2]
+$ printf '' | minijwt encode --key-file key
+! minijwt: Invalid claims string: nothing there
+[2]
+$ minijwt encode '{"a":NaN}' --key-file key
+! minijwt: Invalid claims string: a number that is not finite
 [2]
 $ minijwt encode '{"exp":"soon"}' --key-file key
 ! minijwt: ...exp...
@@ -222,6 +310,15 @@ $ minijwt explain $UNSIGNED >/dev/null
 $ echo $GOOD | minijwt explain --key-file key | tail -1
 valid
 $ minijwt explain $GOOD >/dev/null
+[1]
+"""),
+    ("explain shows what it compared", """
+$ minijwt explain $EXPIRED --key-file key --now 0 | grep "^ok *exp"
+ok     exp        exp 1 > now 0
+$ minijwt explain $EXPIRED --key-file key --now 1.5 | grep FAILED
+FAILED exp        the token has expired: exp 1 <= now 1.5 [expired]
+$ minijwt decode $EXPIRED --key-file key --now 2
+! minijwt: refused: the token has expired: exp 1 <= now 2 [expired]
 [1]
 """),
     ("what a token says never reaches the terminal raw", """
@@ -324,3 +421,86 @@ def test_a_terminal_gets_colours_and_a_pipe_does_not(shell, tmp_path, terminal):
     for color in ("31", "35", "36", "32", "2", "1;31"):
         coloured = coloured.replace(f"\x1b[{color}m", "")
     assert not set("\x1b\x07\b") & set(coloured)
+
+
+# ---- A terminal, and a person at it ------------------------------------------------------------------------
+
+
+def test_colours_can_be_switched_off(shell, tmp_path, terminal):
+    ours, theirs = terminal
+    for no_color, coloured in (("1", False), ("", True)):
+        command = [sys.executable, jwt.__file__, "explain", GOOD, "--key-file", str(tmp_path / "key")]
+        environment = {"PYTHONIOENCODING": "utf-8", "NO_COLOR": no_color}
+        subprocess.run(command, stdout=theirs, stdin=subprocess.DEVNULL, env=environment)
+        assert ("\x1b[" in os.read(ours, 65_536).decode()) is coloured
+
+
+@pytest.fixture
+def waiting(shell, tmp_path, terminal):
+    """Starts the program at a terminal; returns it, the other end of the terminal, and the first line that it says."""
+    ours, theirs = terminal
+    started = []
+
+    def start(command):
+        arguments = [sys.executable, jwt.__file__, command, "--key-file", str(tmp_path / "key")]
+        process = subprocess.Popen(arguments, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        started.append(process)
+        said = process.stderr.readline().decode() if select.select([process.stderr], [], [], 10)[0] else ""
+        return process, ours, said
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("command, what", [("decode", "a token"), ("explain", "a token"), ("encode", "claims")])
+def test_at_a_terminal_it_says_what_it_waits_for_and_ctrl_c_ends_it_silently(waiting, command, what):
+    process, _, said = waiting(command)
+    assert said == f"minijwt: waiting for {what} on standard input; Ctrl-D ends it\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20) == (b"", b"")
+    assert process.returncode == 130
+
+
+def test_at_a_terminal_what_is_typed_is_read(waiting):
+    process, ours, _ = waiting("decode")
+    os.write(ours, GOOD.encode() + b"\n\x04")
+    assert b"admin" in process.communicate(timeout=20)[0]
+
+
+# ---- The .env of a server ---------------------------------------------------------------------------------
+
+DOTENV = [
+    "A=x", "A = x", "A: x", "export A=x", "  A=x", 'A="x y"', "A='x y'", "A=x#y", "A=x # y", 'A="x#y"', "A=", 'A=""',
+    "A=x\nA=y",
+    "A=x\r\nB=y", "\ufeffA=x", "#A=x", "B=x", "", "A=x y", 'A="x', "A=x'y", "A='it\"s'", 'A="a\\nb"', "A=`x`",
+    "A=a\\b", "A=a=b",
+    'A="x"y', "A.B=x", "A:x", 'A="x" # "y"', "A=\u00e4", "AA=x\nA=y",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DOTENV, ids=ascii)
+def test_a_env_file_is_read_as_the_server_reads_it_or_refused(text, tmp_path, capsys):
+    server = pytest.importorskip("server", exc_type=ImportError)
+    (tmp_path / "env").write_bytes(text.encode())
+    try:
+        key = server.parse_dotenv(text).get("A")
+    except ValueError:
+        key = None
+    good = token(key=key or KEY)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        status = jwt.main(["decode", good, "--env-file", str(tmp_path / "env"), "--key-env", "A"])
+    told = capsys.readouterr().err
+    assert status == (0 if key and "programs read differently" not in told else 2), told
+
+
+def test_the_way_from_a_running_server_to_explain_is_as_the_readme_has_it(shell, tmp_path):
+    server = pytest.importorskip("server", exc_type=ImportError)
+    assert shell(f'"{sys.executable}" "{server.__file__}" init')[2] == 0
+    settings = server.read_settings({}, str(tmp_path / ".env"))
+    for name in ("ACCESS_TOKEN_SECRET", "REFRESH_TOKEN_SECRET"):
+        good = jwt.encode({"username": "admin"}, getattr(settings, name.partition("_")[0].lower() + "_secrets")[0])
+        out, error, status = shell(f"minijwt explain --env-file .env --key-env {name} {good}")
+        assert (out.splitlines()[-1], error, status) == ("valid", "", 0)

@@ -37,6 +37,22 @@ def test_each_error_has_its_place_and_a_code_that_never_changes(name, parent, co
     assert getattr(jwt.exceptions, name) is error  # as in `except jwt.exceptions.DecodeError`
 
 
+def test_where_pyjwt_keeps_its_errors_there_are_all_errors_and_nothing_else():
+    names = {name for name in vars(jwt.exceptions) if not name.startswith("__")}
+    assert names == {name for name, _, _ in TREE}
+
+
+def test_an_error_that_a_program_derives_has_a_code():
+    class Revoked(jwt.InvalidTokenError):
+        """Without a code of its own."""
+
+    class Banned(jwt.InvalidTokenError):
+        code = "banned"
+
+    assert (Revoked.code, Revoked("x").code, Banned.code) == ("invalid_token", "invalid_token", "banned")
+    assert jwt.InvalidTokenError.code == "invalid_token"
+
+
 def test_they_are_imported_from_where_pyjwt_keeps_them():
     assert importlib.import_module("minijwt.exceptions").DecodeError is jwt.DecodeError
 

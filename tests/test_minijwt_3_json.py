@@ -7,6 +7,7 @@ import math
 import random
 
 import pytest
+from prove.fuzz import Backwards, LastOnly, Loud, Masked, Odd, Proxy, Twice, Warm
 from vectors import of, outcome
 
 import minijwt as jwt
@@ -28,11 +29,6 @@ class Level(enum.IntEnum):
 class Celsius(float):
     def __repr__(self):
         return "warm"
-
-
-class Loud(str):
-    def __str__(self):
-        return self.upper()
 
 
 Point = collections.namedtuple("Point", "x y")
@@ -142,3 +138,66 @@ def test_the_message_says_which_of_the_two_it_was(name):
     for raw in (b"[]", b"x"):
         with pytest.raises(jwt.DecodeError, match=name):
             jwt.read_json(raw, name)
+
+
+# ---- One reading ------------------------------------------------------------------------------------------
+
+READ = [  # a value whose methods contradict its content, what it is read as
+    (Masked({"user": "admin", "password": "hunter2"}), {"user": "admin", "password": "***"}),
+    (LastOnly({"sub": "alice", "role": ["a", "b"]}), {"sub": "alice", "role": "b"}),
+    ([Masked(password="x")], [{"password": "***"}]),
+    ({"a": {"b": Masked(password="x")}}, {"a": {"b": {"password": "***"}}}),
+    (Odd(5), 5), (Odd(-1), -1), ([Odd(5)], [5]), (Warm(1.25), 1.25), (Loud("x"), "x"),
+    ({Loud("x"): Loud("y")}, {"x": "y"}),
+    ({"a": 1, Loud("b"): 2}, {"a": 1, "b": 2}), (Backwards([1, 2]), [2, 1]),
+    (collections.OrderedDict(a=Odd(1)), {"a": 1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value, read", READ, ids=[str(number) for number in range(len(READ))])
+def test_a_value_is_read_as_json_dumps_reads_it(value, read):
+    assert json.loads(jwt.json_bytes(value)) == json.loads(json.dumps(value)) == read
+
+
+@pytest.mark.parametrize("value", [Odd(10**308), Warm("inf"), Warm("nan"), {"a": Odd(-(10**308))}], ids=ascii)
+def test_the_value_that_is_checked_is_the_value_that_is_written(value):
+    with pytest.raises(ValueError):
+        jwt.write_json(value)
+
+
+@pytest.mark.parametrize("value", [Twice(a=1), {Loud("a"): 1, "a": 2}, {"x": [Twice(a=1)]}], ids=ascii)
+def test_a_dict_that_names_a_member_twice_is_not_written(value):
+    with pytest.raises(ValueError, match="twice"):
+        jwt.write_json(value)
+
+
+@pytest.mark.parametrize("content", ["x", 1, 1.5, {"a": 1}, ["a"]], ids=repr)
+def test_a_proxy_is_not_what_it_claims_to_be_but_asked_about(content):
+    asked = []
+    assert jwt.write_json([Proxy(content)], lambda value: asked.append(value) or "it") == '["it"]'
+    assert [type(value) for value in asked] == [Proxy]
+    with pytest.raises(TypeError):
+        jwt.write_json(Proxy(content))
+
+
+@pytest.mark.parametrize("name", [1, None, b"a", Odd(1), Proxy("a"), ("a",)], ids=repr)
+def test_the_message_for_a_name_says_what_it_is_and_what_it_must_be(name):
+    for value in ({name: "x"}, collections.OrderedDict({name: "x"}), [{"a": {name: 1}}]):
+        with pytest.raises(TypeError, match=f"names must be str, not {type(name).__name__}"):
+            jwt.json_bytes(value)
+
+
+FAULTS = [  # text, what is said of it
+    (b"", "nothing"), (b" \n", "nothing"), (b"\xef\xbb\xbf{}", "byte order mark"), (b"\xff\xfe{\x00}\x00", "UTF-8"),
+    (b"{'sub':'x'}", "double quotes"), (b"{sub:1}", "double quotes"), (b'{"a":1', "delimiter"), (b'{"a":}', "value"),
+    (b'{"a":1} x', "data after"), (b'{"a":1,"a":2}', "twice"), (b'{"a":NaN}', "finite"), (b'{"a":1e999}', "finite"),
+    (b'{"a":%s}' % (b"9" * 309), "digits"), (b'{"a":"\\ud800"}', "surrogate"),
+    (b'{"a":%s}' % (b"[" * 32 + b"]" * 32), "levels"),
+    (b"[" * 100_000, "levels"), (b"[]", "object"), (b'"x"', "object"), (b"null", "object"), (b'{"a":"\n"}', "control"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("raw, words", FAULTS, ids=[str(number) for number in range(len(FAULTS))])
+def test_each_fault_has_its_own_message(raw, words):
+    with pytest.raises(jwt.DecodeError, match=f"Invalid claims string: .*{words}"):
+        jwt.read_json(raw, "claims")

@@ -1,7 +1,9 @@
 """Room 6: the seven registered claims, at the very second and by the very letter."""
 
+import math
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
+from fractions import Fraction
 
 import pytest
 from vectors import KEY, NOW, of, outcome, token
@@ -68,3 +70,32 @@ def test_the_first_missing_claim_is_the_one_that_is_named():
         with pytest.raises(jwt.MissingRequiredClaimError) as caught:
             jwt.decode(token(), KEY, **expected)
         assert caught.value.claim == missing
+
+
+TYPES = [  # claim, JSON text, the type found, what is allowed
+    ("jti", "null", "NoneType", "a string"), ("sub", "1", "int", "a string"), ("iss", "true", "bool", "a string"),
+    ("iss", '["x"]', "list", "a string"), ("exp", '"soon"', "str", "a number"), ("nbf", "null", "NoneType", "a number"),
+    ("iat", "true", "bool", "a number"), ("aud", "{}", "dict", "a string or array of strings"),
+    ("aud", "null", "NoneType", "a string or array of strings"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("claim, text, found, allowed", TYPES, ids=[f"{row[0]} {row[1]}" for row in TYPES])
+def test_a_wrong_type_is_named_with_its_claim_and_the_type_that_is_allowed(claim, text, found, allowed):
+    with pytest.raises(jwt.InvalidTokenError, match=f'"{claim}" must be {allowed} .RFC 7519 §[0-9.]+., not {found}$'):
+        jwt.decode(token('{"%s":%s}' % (claim, text)), KEY, audience="us" if claim == "aud" else None)
+
+
+def test_an_array_in_aud_that_holds_more_than_strings_is_named():
+    with pytest.raises(jwt.InvalidAudienceError, match='"aud" is an array, but not of strings'):
+        jwt.decode(token('{"aud":["us",1]}'), KEY, audience="us")
+
+
+@pytest.mark.parametrize("payload", ["{}", '{"exp":2000000001}'])
+@pytest.mark.parametrize("call", [jwt.decode, jwt.decode_complete, jwt.explain])
+def test_now_is_seconds_and_the_message_says_so(call, payload):
+    for now in (datetime.now(), datetime.now(timezone.utc), "2000000000", timedelta(1), [NOW], Fraction(NOW), 1j):
+        with pytest.raises(TypeError, match=f"now must be seconds since 1970, not {type(now).__name__}.*timestamp"):
+            call(token(payload), KEY, now=now)
+    for now in (NOW, NOW + 0.5, -math.inf):
+        call(token(payload), KEY, now=now)

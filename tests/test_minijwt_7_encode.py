@@ -10,6 +10,8 @@ import random
 import uuid
 
 import pytest
+from prove import fuzz
+from prove.fuzz import Backwards, LastOnly, Loud, Masked, Odd, Proxy, Twice, Warm
 from test_minijwt_3_json import UNWRITABLE, Level, a_value
 from vectors import KEY, NOW, base64url, mac
 
@@ -288,3 +290,136 @@ def test_a_bomb_is_a_value_error_with_a_json_encoder_too():
         deep = {"a": deep}
     with pytest.raises(ValueError):
         jwt.encode(deep, KEY, json_encoder=json.JSONEncoder)
+
+
+# ---- One reading ------------------------------------------------------------------------------------------
+
+QUERY = LastOnly({"sub": ["alice"], "role": ["a", "b"]})  # as a query string's dict: lists inside, strings in items()
+ONE_READING = [  # payload, claims
+    (QUERY, {"sub": "alice", "role": "b"}),
+    ({"user": Masked(name="admin", password="hunter2")}, {"user": {"name": "admin", "password": "***"}}),
+    (Masked(sub="admin", password="hunter2"), {"sub": "admin", "password": "***"}),
+    ({"exp": Odd(NOW), "nbf": Warm(0.5), "iat": Level.HIGH}, {"exp": NOW, "nbf": 0.5, "iat": 3}),
+    ({"sub": Loud("x"), "aud": [Loud("y")], "jti": Kind.ACCESS}, {"sub": "x", "aud": ["y"], "jti": "access"}),
+    ({"aud": Backwards(["x", "y"])}, {"aud": ["y", "x"]}), ({Loud("sub"): "x"}, {"sub": "x"}),
+    ({Loud("a"): Odd(1)}, {"a": 1}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("payload, claims", ONE_READING, ids=[str(number) for number in range(len(ONE_READING))])
+@pytest.mark.parametrize("json_encoder", [None, json.JSONEncoder])
+def test_what_is_checked_is_what_is_signed(payload, claims, json_encoder):
+    good = jwt.encode(payload, KEY, json_encoder=json_encoder)
+    assert json.loads(segments(good)[1]) == claims == json.loads(json.dumps(payload))
+    assert jwt.decode(good, KEY, audience=claims.get("aud"), now=NOW - 1) == claims
+
+
+BEHIND = [  # what a look at its type, its name or its class would let pass
+    {Loud("sub"): 1}, {Loud("exp"): "soon"}, LastOnly(sub=["x", 1]), LastOnly(exp=[NOW, "soon"]), Twice(sub="x"),
+    {"sub": Proxy("x")}, {"exp": Proxy(1)}, {"aud": Proxy("x")}, {"aud": ["x", Proxy("y")]}, {"exp": Odd(10**308)},
+    {"nbf": Warm("inf")}, {"aud": [Loud("x"), 1]}, Masked({1: "x"}),
+]  # fmt: skip
+
+
+class Lies(json.JSONEncoder):
+    def default(self, value):
+        return {"a": [1]} if type(value) is Proxy else super().default(value)
+
+
+@pytest.mark.parametrize("payload", BEHIND, ids=[str(number) for number in range(len(BEHIND))])
+def test_what_only_looks_right_is_not_signed(payload):
+    for json_encoder in (None, Lies):
+        with pytest.raises((TypeError, ValueError)):
+            jwt.encode(payload, KEY, json_encoder=json_encoder)
+
+
+def test_a_proxy_is_written_as_json_encoder_says():
+    class Lazy(json.JSONEncoder):
+        def default(self, value):
+            return value.content if type(value) is Proxy else super().default(value)
+
+    payload = {"sub": Proxy("x"), "exp": Proxy(NOW), "aud": [Proxy("y")], "greeting": Proxy("hello"), "n": Proxy(1.5)}
+    claims = {"sub": "x", "exp": NOW, "aud": ["y"], "greeting": "hello", "n": 1.5}
+    assert json.loads(segments(jwt.encode(payload, KEY, json_encoder=Lazy))[1]) == claims
+
+
+@pytest.mark.parametrize("headers, header", [
+    (Masked(kid="k", password="x"), {"kid": "k", "password": "***"}), (LastOnly(kid=["a", "b"]), {"kid": "b"}),
+    ({"kid": Loud("k")}, {"kid": "k"}), ({Loud("kid"): "k"}, {"kid": "k"}), ({"x": Odd(1)}, {"x": 1}),
+], ids=["items", "last", "value", "name", "number"])  # fmt: skip
+def test_a_header_is_read_once_too(headers, header):
+    for sort_headers in (True, False):
+        good = jwt.encode({}, KEY, headers=headers, sort_headers=sort_headers)
+        assert jwt.decode_complete(good, KEY)["header"] == {"alg": "HS256", "typ": "JWT", **header}
+
+
+@pytest.mark.parametrize("headers", [
+    {Loud("kid"): 1}, {"kid": Proxy("k")}, LastOnly(kid=["a", 1]), {Loud("crit"): ["exp"]}, {Loud("b64"): False},
+    Twice(kid="a"),
+], ids=["name", "proxy", "last", "crit", "b64", "twice"])  # fmt: skip
+def test_a_header_that_only_looks_right_is_not_written(headers):
+    for json_encoder in (None, Lies):
+        with pytest.raises((TypeError, ValueError, jwt.InvalidTokenError)):
+            jwt.encode({}, KEY, headers=headers, json_encoder=json_encoder)
+
+
+def test_an_algorithm_that_only_compares_as_ours_is_not_written():
+    class Same(str):
+        def __ne__(self, other):
+            return False
+
+    with pytest.raises(NotImplementedError):
+        jwt.encode({}, KEY, headers={"alg": Same("none")})
+
+
+def test_each_object_is_read_once():
+    class Counted(dict):
+        reads = 0
+
+        def items(self):
+            self.reads += 1
+            return super().items()
+
+    payload, inner, headers = Counted(sub="x"), Counted(a=1), Counted(kid="k")
+    payload["inner"] = inner
+    jwt.encode(payload, KEY, headers=headers)
+    assert (payload.reads, inner.reads, headers.reads) == (1, 1, 1)
+
+
+def test_json_encoder_is_asked_once_about_each_object():
+    class Fickle(json.JSONEncoder):
+        answers = iter(["admin", 1, 2])
+
+        def default(self, value):
+            return next(Fickle.answers)
+
+    good = jwt.encode({"sub": object()}, KEY, json_encoder=Fickle)
+    assert jwt.decode(good, KEY) == {"sub": "admin"}
+    assert next(Fickle.answers) == 1
+
+
+# ---- Messages ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("payload, found, allowed", [
+    ({"jti": None}, "NoneType", "a string"), ({"sub": 1}, "int", "a string"), ({"iss": ["x"]}, "list", "a string"),
+    ({"exp": "soon"}, "str", "a number"), ({"iat": True}, "bool", "a number"), ({"nbf": {}}, "dict", "a number"),
+    ({"aud": None}, "NoneType", "a string or array of strings"), ({"aud": [1]}, "list", "a string or array of strings"),
+    ({"sub": datetime.time}, "", ""),
+], ids=repr)  # fmt: skip
+def test_a_wrong_type_is_named_with_its_claim_and_the_type_that_is_allowed(payload, found, allowed):
+    (claim,) = payload
+    says = f'"{claim}" must be {allowed} .RFC 7519 §[0-9.]+., not {found}$'
+    with pytest.raises(TypeError, match=says if found else "type is not JSON serializable"):
+        jwt.encode(payload, KEY)
+
+
+# ---- The property -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_signed_is_what_json_dumps_would_write(seed):
+    source = random.Random(seed)
+    for _ in range(500):
+        payload, headers = fuzz.a_payload(source), fuzz.a_payload(source) if source.random() < 0.2 else None
+        fuzz.check_encode(payload, headers, source.choice([None, fuzz.Encoder]))

@@ -144,3 +144,42 @@ def test_a_key_that_is_none_is_told_apart_from_an_empty_one():
     assert not jwt.explain(GOOD, None)["valid"]
     with pytest.raises(jwt.InvalidKeyError):
         jwt.explain(GOOD, "")
+
+
+# ---- What was compared ------------------------------------------------------------------------------------
+
+COMPARED = [  # payload, arguments, claim, what is found
+    ('{"exp":1795729205}', {"now": 1795728610}, "exp", "exp 1795729205 > now 1795728610"),
+    ('{"exp":1795729205}', {"now": 1795728610.0}, "exp", "exp 1795729205 > now 1795728610"),
+    ('{"exp":5.25}', {"now": 5.125}, "exp", "exp 5.25 > now 5.125"),
+    ('{"exp":1}', {"now": 2}, "exp", "the token has expired: exp 1 <= now 2"),
+    ('{"exp":2}', {"now": 2}, "exp", "the token has expired: exp 2 <= now 2"),
+    ('{"exp":1}', {"now": 2, "leeway": 5}, "exp", "exp 1 > now 2 (-5 s of leeway)"),
+    ('{"nbf":3}', {"now": 2, "leeway": timedelta(seconds=5)}, "nbf", "nbf 3 <= now 2 (+5 s of leeway)"),
+    ('{"nbf":3}', {"now": 2}, "nbf", "The token is not yet valid (nbf or iat): nbf 3 > now 2"),
+    ('{"iat":2}', {"now": 2}, "iat", "iat 2 <= now 2"),
+    ('{"iss":"joe"}', {}, "iss", "iss 'joe'"),
+    ('{"iss":"joe"}', {"issuer": "joe"}, "iss", "iss 'joe', expected 'joe'"),
+    ('{"iss":"joe"}', {"issuer": ["ann"]}, "iss", "Invalid issuer: iss 'joe', expected ['ann']"),
+    ('{"aud":["us","them"]}', {"audience": "me"}, "aud", "Audience doesn't match: aud ['us', 'them'], expected 'me'"),
+    ('{"sub":"x"}', {"subject": "y"}, "sub", "Invalid subject: sub 'x', expected 'y'"),
+    ('{"jti":"\\u202e\\n"}', {}, "jti", "jti '\\u202e\\n'"),
+    ('{"sub":"%s"}' % ("x" * 1_000), {}, "sub", "sub '" + "x" * 59),
+    ("{}", {}, "exp", "absent"),
+    ("{}", {"issuer": "joe"}, "iss", 'Token is missing the "iss" claim'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("payload, arguments, claim, found", COMPARED, ids=[row[0][:30] for row in COMPARED])
+def test_it_shows_the_values_that_it_compared(payload, arguments, claim, found):
+    report = jwt.explain(token(payload), KEY, **arguments)
+    assert steps(report, "found")[claim] == found
+
+
+def test_a_claim_of_a_wrong_type_is_shown_too():
+    report = jwt.explain(token('{"iss":5}'), KEY, now=1)
+    assert steps(report, "found")["iss"].endswith("must be a string (RFC 7519 §4.1.1), not int: iss 5")
+
+
+def test_an_audience_that_can_be_read_once_is_not_read_to_show_it():
+    assert jwt.explain(token('{"aud":"us"}'), KEY, audience=iter(["us"]))["valid"]

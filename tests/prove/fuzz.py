@@ -1,12 +1,19 @@
-"""Fuzz `decode` and `explain`:  python3 tests/prove/fuzz.py [seconds] [seed]
+"""Fuzz `decode`, `explain` and `encode`:  python3 tests/prove/fuzz.py [seconds] [seed]
 
 Good tokens are damaged by byte, by segment, in their JSON text and in single JSON nodes, and mostly signed again, so
 that the damage is reached. Whatever comes out: `decode` returns a dict or raises InvalidTokenError, and only for what
 our own HMAC calls signed; `explain` agrees with it and tells nothing; both within a bounded time and memory.
+
+And values of all kinds are signed, among them subclasses whose methods contradict their content: `decode` returns what
+json.dumps would have written of them, or `encode` raises TypeError or ValueError.
+
 The tests run a few thousand cases of this, `make prove` a minute of it. The same seed gives the same cases.
 """
 
 import base64
+import collections
+import decimal
+import enum
 import json
 import pathlib
 import random
@@ -175,6 +182,161 @@ def check(token, **expected):
     return found
 
 
+# ---- Values to sign ---------------------------------------------------------------------------------------
+
+
+class Masked(dict):
+    """Its `items()` differ from what it stores, as those of a QueryDict or of a dict that masks a password."""
+
+    def items(self):
+        return [(name, "***" if name == "password" else item) for name, item in super().items()]
+
+    def __getitem__(self, name):
+        return "not this"
+
+    def __iter__(self):
+        return iter(["nor this"])
+
+
+class LastOnly(dict):
+    def items(self):
+        return ((name, item[-1] if type(item) is list and item else item) for name, item in super().items())
+
+
+class Twice(dict):
+    def items(self):
+        return [*super().items(), *((name, "again") for name in super().keys())]
+
+
+class Odd(int):
+    def __int__(self):
+        return 7
+
+    def __index__(self):
+        return 8
+
+    def __repr__(self):
+        return "9"
+
+    __str__ = __repr__
+
+
+class Warm(float):
+    def __float__(self):
+        return 7.5
+
+    def __repr__(self):
+        return "NaN"
+
+    __str__ = __repr__
+
+
+class Loud(str):
+    def __str__(self):
+        return self.upper()
+
+    def __eq__(self, other):
+        return False
+
+    def __hash__(self):
+        return 1
+
+
+class Backwards(list):
+    def __iter__(self):
+        return reversed(self)
+
+
+class Proxy:
+    """Claims to be of the class of its content, as a lazy translation or a request-local object does."""
+
+    def __init__(self, content):
+        self.content = content
+
+    @property
+    def __class__(self):
+        return type(self.content)
+
+    def __getattr__(self, name):
+        return getattr(self.content, name)
+
+    def __len__(self):
+        return len(self.content)
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+class Color(str, enum.Enum):
+    RED = "red"
+
+
+Point = collections.namedtuple("Point", "x y")
+
+
+class Encoder(json.JSONEncoder):
+    def default(self, value):
+        if type(value) is Proxy:
+            return [value.content]
+        answer = {decimal.Decimal: str, set: sorted, complex: lambda number: float("nan")}
+        return answer.get(type(value), super().default)(value)
+
+
+NAMES = ["a", "b", "password", "", "\u00e9", *("iss", "sub", "aud", "exp", "nbf", "iat", "jti") * 2]
+LEAVES = [
+    None, True, False, 0, -1, NOW, 10**308 - 1, 10**308, 0.5, -0.0, 1e308, float("inf"), float("nan"), "", "x",
+    "\n\x7f\u2028", "\U0001f600", "\ud800", "secret", b"x", decimal.Decimal("1.10"), {"b", "a"}, {1, "a"}, 1j, object(),
+    Level.HIGH, Color.RED, Odd(5), Odd(10**308), Warm(1.25), Warm("inf"), Loud("x"), Loud("sub"), Proxy("x"), Proxy(1),
+    Proxy({"a": 1}), range(2),
+]  # fmt: skip
+
+
+def a_name(source):
+    name = source.choice(NAMES)
+    return source.choice([name, name, name, name, Loud(name), Color.RED, Odd(1), 1, None, Proxy(name)])
+
+
+def a_value(source, depth=3):
+    """Return a value that a program might sign, or should not."""
+    kind = source.randrange(9 if depth else 4)
+    if kind < 4:
+        return source.choice(LEAVES)
+    items = [a_value(source, depth - 1) for _ in range(source.randrange(1, 4))]
+    if kind < 6:
+        return source.choice([list, list, tuple, Backwards, lambda items: Point(items[0], items)])(items)
+    names = [a_name(source) if source.random() < 0.3 else source.choice(NAMES) for _ in items]
+    return source.choice([dict, dict, Masked, LastOnly, Twice, collections.OrderedDict])(zip(names, items))
+
+
+def a_payload(source):
+    payload = a_value(source)
+    return payload if issubclass(type(payload), dict) else {source.choice(NAMES): payload}
+
+
+def check_encode(payload, headers=None, json_encoder=None):
+    """Assert all that must hold for anything that is signed; return whether it was."""
+    try:
+        token = jwt.encode(payload, KEY, headers=headers, json_encoder=json_encoder)
+    except (TypeError, ValueError):
+        return False
+    except (NotImplementedError, jwt.InvalidTokenError):  # what a header may not say
+        assert headers
+        return False
+    lax = {f"verify_{name}": False for name in ("exp", "nbf", "iat", "iss", "aud", "sub")}
+    complete = jwt.decode_complete(token, KEY, options={**lax, "verify_jti": True})
+    written = json.loads(json.dumps(payload, cls=json_encoder))
+    # Compared as text: to Python, 1 == 1.0 == True.
+    assert repr(complete["payload"]) == repr(written), "something else was signed than json.dumps would write"
+    for name in ("iss", "sub", "jti", "aud", "exp", "nbf", "iat"):
+        allowed = (int, float) if name in ("exp", "nbf", "iat") else (str, list) if name == "aud" else (str,)
+        assert name not in written or type(written[name]) in allowed, f"{name} of a wrong type was signed"
+    if headers:
+        header = {"alg": "HS256", "typ": "JWT", **json.loads(json.dumps(headers, cls=json_encoder))}
+        assert complete["header"] == header, "another header was signed"
+    return True
+
+
 # ---- A minute of it ---------------------------------------------------------------------------------------
 
 
@@ -191,7 +353,7 @@ def main(seconds=60.0, seed=None):
     seed = random.randrange(2**32) if seed is None else seed
     print(f"fuzz: seed {seed}, {seconds:g} seconds", flush=True)
     source = random.Random(seed)
-    count = good = violations = 0
+    count = good = signed = violations = 0
     worst, memory = 0.0, peak_memory()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -210,6 +372,12 @@ def main(seconds=60.0, seed=None):
         if complaint:
             violations += 1
             print(f"VIOLATION {complaint}\n  {expected} {type(token).__name__} {_as_bytes(token).hex()}")
+        payload, headers = a_payload(source), a_payload(source) if source.random() < 0.2 else None
+        try:
+            signed += check_encode(payload, headers, source.choice([None, Encoder]))
+        except Exception as error:
+            violations += 1
+            print(f"VIOLATION {type(error).__name__}: {error}\n  {payload!r:.300} {headers!r:.300}")
             if violations == 20:
                 break
     growth = peak_memory() - memory
@@ -217,7 +385,8 @@ def main(seconds=60.0, seed=None):
         violations += 1
         print(f"VIOLATION memory grew by {growth:.0f} MB")
     print(f"fuzz: worst case {worst * 1e3:.1f} ms (a token of {len(worst_token)} characters), memory +{growth:.0f} MB")
-    print(f"fuzz: {count} cases, {good} of them good tokens, {violations} violations (seed {seed})")
+    told = f"{count} tokens, {good} of them good, {count} values, {signed} of them signed"
+    print(f"fuzz: {told}, {violations} violations (seed {seed})")
     return 1 if violations else 0
 
 
