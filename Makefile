@@ -11,8 +11,8 @@ run: ## start the server on http://localhost:8000
 	@$(PYTHON) server.py
 
 test: $(VENV) ## run the tests, in two halves (makes .venv with pytest if there is no pytest)
-	@out=$$(mktemp); $(PYTEST) tests/test_server_* >$$out 2>&1 & half=$$!; \
-	$(PYTEST) tests --ignore-glob 'tests/test_server_*' --ignore tests/test_browser.py; status=$$?; \
+	@out=$$(mktemp); $(PYTEST) tests/test_server_* tests/test_from_the_field.py >$$out 2>&1 & half=$$!; \
+	$(PYTEST) tests --ignore-glob 'tests/test_server_*' --ignore tests/test_from_the_field.py --ignore tests/test_browser.py; status=$$?; \
 	wait $$half || status=$$?; cat $$out; rm $$out; exit $$status
 
 test-all: ## run the tests on every Python from 3.9 on that is installed
@@ -20,7 +20,8 @@ test-all: ## run the tests on every Python from 3.9 on that is installed
 
 prove: $(VENV) ## the long proof, some minutes: a real browser, fuzzing, load, mutants
 	$(PYTEST) tests/test_browser.py
-	HUNDREDS=10 $(PYTEST) tests/test_server_8_sessions.py
+	HUNDREDS=10 $(PYTEST) tests/test_server_04_accounts.py
+	$(PYTEST) tests/test_from_the_field.py -k 'test_2_ or test_8_ or test_16_'
 	$(PYTHON) tests/prove/fuzz.py 30
 	$(PYTHON) tests/prove/wire.py 30000
 	$(PYTHON) tests/prove/fire.py

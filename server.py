@@ -4,25 +4,41 @@
     $ python3 server.py
     Server active on http://localhost:8000!
 
-    POST /login    a form with username and password → an access token in JSON, a refresh token in a cookie
-    POST /refresh  that cookie → a new access token
-    GET /          "server running"; for a browser, a page that takes a token apart
+    POST /login     a form with username and password → an access token in JSON, a refresh token in a cookie
+    POST /refresh   that cookie → a new access token
+    POST /logout    that cookie → the session is ended
+    POST /password  a form with username, password and new_password → the password is changed
+    GET  /me        an access token → its claims
+    GET  /          "server running"; for a browser, a page that takes a token apart
+
+The file has five parts. Each is complete in itself; a reader may stop after any of them:
+
+    I    What a login is        settings, passwords, the store in memory, the rules of login, refresh and logout
+    II   HTTP as values         bytes to Request, Request to Response, Response to bytes; nothing is sent or received
+    III  Bytes move             the conversation with one client, and two servers that hold it with many
+    IV   What keeps it standing log, SQLite, reading settings, the command line
+    V    The page               what a browser shows at /
 
 The way a request goes:
 
-    bytes → Server or Handler (http.server) → conversation → Framer → Request → respond() → endpoint
-          → Accounts → minijwt, Store → Response → bytes
+    bytes → Server or Handler → conversation → Request → respond() → endpoint → Accounts → minijwt, Store
+          → Response → bytes
 
 The words of this file, each with its one meaning:
 
-    access token   str, proves for a few minutes who somebody is; whoever holds it may act as them
-    refresh token  str, lives in a cookie for a day or so and is only good for new access tokens
-    now            float, seconds since 1970-01-01 UTC; deadlines count the seconds of a clock that never goes back
-    header field   a header line of a request: bytes, with its name in lower case
-    refusal        Refused, raised by Accounts, or HTTPError, raised by everything else
+    tutorial       "JWT authentication with refresh tokens", an Express app whose clients work here unchanged: hence
+                   the demo user, the form fields and the status 406
+    access token   str, proves for some minutes who its bearer is
+    refresh token  str, lives in a cookie for a day or so, and is only good for new access tokens
+    session        what a login begins and a logout ends: all refresh tokens with one `sid`
+    generation     int, how often the session's refresh token has been rotated: 0 at login
+    epoch          str, random, one for each user, copied into refresh tokens; a new one ends all sessions of the user
+    now            float, seconds since 1970-01-01 UTC; deadlines are seconds of a monotonic clock instead
+    header field   a header line of a request: bytes, its name in lower case
+    place          bytes, a client's network: what the throttle and the limits count by
 
-Settings and the clock are arguments: a test builds a whole server without a port, a sleep or a file. Read from top to
-bottom: nothing is used above its definition.
+Settings, store, clock and cost are arguments: a test builds a whole server without a port, a sleep or a file.
+Nothing is used above its definition.
 """
 
 from __future__ import annotations
@@ -38,16 +54,14 @@ import json
 import logging
 import math
 import os
-import pkgutil
 import queue
 import re
-import resource
 import selectors
-import shutil
 import signal
 import socket
 import sqlite3
 import ssl
+import stat
 import sys
 import tempfile
 import threading
@@ -55,47 +69,68 @@ import time
 import unicodedata
 import warnings
 from base64 import b64encode
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, redirect_stderr, suppress
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, suppress
 from email.utils import formatdate
 from functools import lru_cache, partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from io import RawIOBase
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, TextIO
 
-import minijwt
-
-logger = logging.getLogger("minijwt")
-
-# What we are called: server.py, or minijwt.pyz, which holds both files.
-PROGRAM = os.path.basename(__file__ if os.path.isfile(__file__) else os.path.dirname(__file__))
-
-RELEASED = 1_795_392_000  # 2026-11-23, seconds since 1970: a clock that is earlier is wrong
-DEMO_USERNAME, DEMO_PASSWORD = "admin", "admin123"  # the tutorial's user, known to everybody
-
-
-# ---- Settings --------------------------------------------------------------------------------------------
-# What the operator decides. Read once, from the environment and `.env`; nothing below reads either again.
-
-
-class SettingsError(Exception):
-    """A setting that is wrong or too dangerous: one sentence for the operator, who alone can mend it."""
-
+try:
+    import minijwt
+except ImportError as error:
+    # An old Python, or one file without the other.
+    sys.exit(f"server.py: {error}")
+# Not on every system.
+try:
+    import resource
+    import syslog
+except ImportError:
+    resource = syslog = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
     Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
     Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+    Conversation: TypeAlias = "Generator[bytes | Request, Any, bytes]"
+
+logger = logging.getLogger("minijwt")
+
+# The name of this program: server.py, or minijwt.pyz, which holds both files.
+PROGRAM = os.path.basename(__file__ if os.path.isfile(__file__) else os.path.dirname(__file__))
+
+# ==== Part I: What a login is =============================================================================
+# Plain calls, without HTTP, SQL or sockets. Accounts.login checks a password and returns an access and a refresh token;
+# `refresh` exchanges the refresh token for a new access token; `logout` ends the session. A refresh token carries its
+# session's id, generation and epoch. The store has a row only for sessions that were rotated or ended: no row means
+# generation 0, alive. Accounts has the rules; the rooms before it are its tools.
+
+
+# ---- Settings --------------------------------------------------------------------------------------------
+# What the operator decides, in one object that is made at the start. How its text is read stands in part IV.
+
+DEMO_USERNAME, DEMO_PASSWORD = "admin", "admin123"  # the tutorial's user, known to all its readers
+
+
+class SettingsError(Exception):
+    """A setting that is wrong or too dangerous. Its text is one sentence for the operator, who can fix it.
+
+    `passing` is True if it may go away without a change, such as a port in use: a supervisor should try again.
+    """
+
+    def __init__(self, message: str, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 class Settings(NamedTuple):
-    """All that can be set. Durations in seconds."""
+    """All that can be set. Durations in seconds; "" where a path is not set."""
 
-    access_secrets: tuple[bytes, ...]  # the one that signs, and perhaps an old one that still verifies
+    access_secrets: tuple[bytes, ...]  # the first one signs; others still verify
     refresh_secrets: tuple[bytes, ...]
     host: str = "localhost"
     port: int = 8000
@@ -105,282 +140,84 @@ class Settings(NamedTuple):
     cookie_name: str = "jwt"
     cookie_samesite: str = "None"
     cookie_secure: bool = True
-    database: str = ""  # the path of a file; "": a temporary one
+    database: str = ""  # the path of a SQLite file; "" is memory
     rotate_refresh: bool = False
-    allowed_origins: tuple[str, ...] = ()  # as browsers spell them; their pages may use us with the cookie
-    tls_cert: str = ""  # the path of a PEM file; "": plain HTTP
+    allowed_origins: tuple[str, ...] = ()  # as browsers spell them: their pages may use the server with the cookie
+    tls_cert: str = ""  # the path of a PEM file; "" is plain HTTP
     tls_key: str = ""
-    login_max_failures: int = 10  # 0: no limit
-    trusted_proxies: tuple[Network, ...] = ()
-    page: bool = True  # the one at /, and its trace
+    login_max_failures: int = 10  # of one account from one place before waits begin; 0 is no limit
+    trusted_proxies: tuple[Network, ...] = ()  # their X-Forwarded-For is believed
+    page: bool = True  # the page at / and its trace
     access_log: bool = False
-    random_secrets: bool = False  # nobody gave any: they last as long as this run
-    exposed_file: str = ""  # a .env that other users of the machine can read
-    given: Mapping[str, str] = {}  # what the operator has set, as it was spelled; of secrets only their lengths
-    unknown: tuple[str, ...] = ()  # what .env sets and we do not know
+    random_secrets: bool = False  # none were given: these last as long as this run
+    # What the operator has set, as it was spelled (of a secret only its length), and what .env sets that is unknown.
+    given: Mapping[str, str] = {}
+    unknown: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"<Settings {self.host}:{self.port}>"  # never the secrets: what can be logged will be
+        """Show the address only, so that no log and no traceback shows the secrets."""
+        return f"<Settings {self.host}:{self.port}>"
 
     @property
     def private(self) -> bool:
-        """Whether only programs on this machine can reach us: all that the exposure rule asks."""
+        """Whether only programs on this machine can reach the server."""
         loopback = self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
         return loopback and not self.trusted_proxies
 
 
-UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-MAX_TTL_SECONDS = 3650 * UNIT_SECONDS["d"]  # ten years: a longer one is a typo
-DEFAULT_PORTS = {"http": "80", "https": "443"}  # an origin has its port only if that is another one
-
-
-def _host(text: str) -> str:
-    if text != "localhost":
-        try:
-            socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
-        except (OSError, ValueError):
-            raise ValueError('must be "localhost", an IPv4 or an IPv6 address') from None
-    return text
-
-
-def _port(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > 65_535:
-        raise ValueError("must be a number from 0 (any free port) to 65535")
-    return int(text)
-
-
-def _duration(text: str) -> int:
-    match = re.fullmatch("([0-9]{1,9})([smhd])", text)
-    seconds = int(match[1]) * UNIT_SECONDS[match[2]] if match else 0
-    if not 0 < seconds <= MAX_TTL_SECONDS:
-        raise ValueError("must be 1s to 3650d: a number and s, m, h or d, such as 10m")
-    return seconds
-
-
-def _secret(text: str) -> bytes:
-    if not text:
-        raise ValueError(f"is empty; `python3 {PROGRAM} token keygen` prints a good one")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", minijwt.InsecureKeyLengthWarning)  # a matter of `check_exposure`, below
-            return minijwt.key_bytes(text.encode("utf-8", "surrogateescape"))
-    except minijwt.InvalidKeyError as error:
-        raise ValueError(f"cannot be used: {error}") from None
-
-
-def _matching(pattern: str, sentence: str, convert: Callable[[str], Any] = str) -> Callable[[str], Any]:
-    """Return a reader of values that match `pattern`; of others it says `sentence`."""
-
-    def parse(text: str) -> Any:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(sentence)
-        return convert(text)
-
-    return parse
-
-
-_on_off = _matching("on|off", "must be on or off", "on".__eq__)
-_file = _matching(r"[^\0]+", "must be the path of a file")
-_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 6265 §4.1.1: what a cookie's name may be
-
-
-def _networks(text: str) -> tuple[Network, ...]:
-    try:
-        return tuple(ipaddress.ip_network(each) for each in text.replace(",", " ").split())
-    except ValueError:
-        raise ValueError("must be addresses or networks such as 10.0.0.0/8, separated by commas") from None
-
-
-def _origins(text: str) -> tuple[str, ...]:
-    origins = tuple(text.replace(",", " ").split())
-    for origin in origins:
-        match = re.fullmatch(r"(https?)://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?", origin)
-        if not match or match[2] == DEFAULT_PORTS[match[1]]:
-            raise ValueError("must be origins as browsers spell them (RFC 6454 §6.2), separated by commas:"
-                             " https://app.example, without a path or a default port; never * or null")  # fmt: skip
-    return origins
-
-
-# environment variable → the field of Settings, how its text is read
-VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "HOST": ("host", _host),
-    "PORT": ("port", _port),
-    "ACCESS_TOKEN_SECRET": ("access_secrets", _secret),
-    "REFRESH_TOKEN_SECRET": ("refresh_secrets", _secret),
-    "ACCESS_TOKEN_SECRET_OLD": ("access_secrets", _secret),
-    "REFRESH_TOKEN_SECRET_OLD": ("refresh_secrets", _secret),
-    "ACCESS_TOKEN_TTL": ("access_ttl", _duration),
-    "REFRESH_TOKEN_TTL": ("refresh_ttl", _duration),
-    "UNAUTHORIZED_STATUS": ("unauthorized_status", _matching("406|401", "must be 406 or 401", int)),
-    "COOKIE_NAME": ("cookie_name", _matching(_TOKEN, "must consist of letters, digits and !#$%&'*+-.^_`|~")),
-    "COOKIE_SAMESITE": ("cookie_samesite", _matching("None|Lax|Strict", "must be None, Lax or Strict")),
-    "COOKIE_SECURE": ("cookie_secure", _on_off),
-    "DATABASE": ("database", _file),
-    "ROTATE_REFRESH": ("rotate_refresh", _on_off),
-    "ALLOWED_ORIGINS": ("allowed_origins", _origins),
-    "TLS_CERT": ("tls_cert", _file),
-    "TLS_KEY": ("tls_key", _file),
-    "LOGIN_MAX_FAILURES": ("login_max_failures", _matching("[0-9]{1,6}", "must be a number, 0 is off", int)),
-    "TRUSTED_PROXIES": ("trusted_proxies", _networks),
-    "PAGE": ("page", _on_off),
-    "ACCESS_LOG": ("access_log", _on_off),
-}
-
-# One line of a .env file as Node's dotenv reads it: NAME=value or NAME: value, `export`, quotes that may span lines, a
-# comment; or nothing.
-_LINE = re.compile(
-    r"""[ \t]*(?:(?:export[ \t]+)?(?P<name>[\w.-]+)(?:[ \t]*=|:[ \t])[ \t]*
-    (?P<value>'(?:\\'|[^'])*'|"(?:\\"|[^"])*"|`(?:\\`|[^`])*`|[^\n#]*?)[ \t]*)?(?:\#[^\n]*)?(?:\n|$)""",
-    re.VERBOSE | re.ASCII,
-)
-
-
-def parse_dotenv(text: str) -> dict[str, str]:
-    """Return the variables that the text of a .env file sets; of several with one name, the last.
-
-    Raises ValueError, with the number of the line, for a line that is neither an assignment nor a comment.
-    """
-    text = re.sub("\r\n?", "\n", text.lstrip("\ufeff"))
-    values, at = {}, 0
-    while at < len(text):
-        match = _LINE.match(text, at)
-        if not match:
-            line = text.count("\n", 0, at) + 1
-            raise ValueError(f"line {line} is neither NAME=value nor a comment")
-        if match["name"]:
-            value, quote = match["value"], match["value"][:1]
-            if len(value) > 1 and quote in "'\"`" and value.endswith(quote):
-                value = value[1:-1]
-            if quote == '"':  # only double quotes know escapes
-                value = value.replace(r"\n", "\n").replace(r"\r", "\r")
-            values[match["name"]] = value
-        at = match.end()
-    return values
-
-
-def _read_dotenv(path: str) -> tuple[dict[str, str], bool]:
-    """Return what the file `path` sets, if there is one, and whether other users can read it or own it."""
-    try:
-        with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            exposed = bool(status.st_mode & 0o077) or status.st_uid not in (0, os.geteuid())
-            return parse_dotenv(file.read().decode("utf-8")), exposed
-    except FileNotFoundError:
-        return {}, False
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise SettingsError(f"{path} is not UTF-8") from None
-    except ValueError as error:
-        raise SettingsError(f"{path}: {error}") from None
-
-
-def _check_together(settings: Settings) -> None:
-    """Raise SettingsError for settings that are fine alone and wrong together."""
-    if {*map(minijwt.hmac_key, settings.access_secrets)} & {*map(minijwt.hmac_key, settings.refresh_secrets)}:
-        raise SettingsError(
-            "REFRESH_TOKEN_SECRET and ACCESS_TOKEN_SECRET, current and old, must all differ:"
-            " only by its key is a refresh token told from an access token"
-        )
-    if not settings.cookie_secure and settings.cookie_samesite == "None":
-        raise SettingsError("COOKIE_SAMESITE=None needs COOKIE_SECURE=on; otherwise set Lax or Strict")
-    if not settings.cookie_secure and settings.cookie_name.lower().startswith(("__host-", "__secure-")):
-        raise SettingsError("COOKIE_NAME with the prefix __Host- or __Secure- needs COOKIE_SECURE=on")
-    if bool(settings.tls_cert) != bool(settings.tls_key):
-        alone, other = ("TLS_CERT", "TLS_KEY") if settings.tls_cert else ("TLS_KEY", "TLS_CERT")
-        raise SettingsError(f"{alone} is set without {other}: set both (they may name one file), or none")
-
-
-def read_settings(environ: Mapping[str, str], dotenv: str = ".env") -> Settings:
-    """Return the settings in `environ` and, where that is silent, in the file `dotenv`.
-
-    Raises SettingsError, one sentence with the variable's name, for a value that is wrong.
-    """
-    from_file, exposed = _read_dotenv(dotenv)
-    given = {**from_file, **environ}
-    shown: dict[str, str] = {}
-    values: dict[str, Any] = {"exposed_file": dotenv if exposed else "", "given": shown}
-    values["unknown"] = tuple(name for name in from_file if name not in VARIABLES)
-    for variable, (field, parse) in VARIABLES.items():  # in this order: a current secret before its old one
-        if variable in given:
-            try:
-                value = parse(given[variable])
-            except ValueError as error:
-                raise SettingsError(f"{variable} {error}") from None
-            shown[variable] = f"{len(value)} bytes" if parse is _secret else given[variable]
-            values[field] = (*values.get(field, ()), value) if parse is _secret else value
-    names = [name for name in VARIABLES if "_SECRET" in name and name in given]
-    if not names:
-        access, refresh = os.urandom(minijwt.MIN_KEY_BYTES), os.urandom(minijwt.MIN_KEY_BYTES)
-        values.update(access_secrets=(access,), refresh_secrets=(refresh,), random_secrets=True)
-    elif not {"ACCESS_TOKEN_SECRET", "REFRESH_TOKEN_SECRET"} <= {*names}:
-        raise SettingsError(f"{names[0]} is set alone: set both secrets, or none for two random ones")
-    else:
-        values.setdefault("database", "minijwt.db")
-    settings = Settings(**values)
-    _check_together(settings)
-    return settings
-
-
-def check_exposure(settings: Settings, any_user: bool) -> list[str]:
-    """The exposure rule: return what is handy for learning and dangerous in the open, a sentence each, as warnings.
-
-    Raises SettingsError with all of them on a server that is open.
-    """
-    access, refresh = (min(map(len, secrets)) for secrets in (settings.access_secrets, settings.refresh_secrets))
-    least, file, random = minijwt.MIN_KEY_BYTES, settings.exposed_file, settings.random_secrets
-    risks = {
-        f"the secrets are random, and a restart logs everybody out: `{PROGRAM} init` writes lasting ones": random,
-        f"its only user is the demo user {DEMO_USERNAME}, known to all: `{PROGRAM} user add NAME`": not any_user,
-        f"ACCESS_TOKEN_SECRET, or its OLD, has only {access} of {least} bytes: it can be guessed": access < least,
-        f"REFRESH_TOKEN_SECRET, or its OLD, has only {refresh} of {least} bytes: it can be guessed": refresh < least,
-        "COOKIE_SECURE=off: the refresh token travels over plain HTTP too": not settings.cookie_secure,
-        f"{file} can be read or is owned by others: chmod 600 {file}": bool(file),
-    }
-    found = [sentence for sentence, is_so in risks.items() if is_so]
-    if found and not settings.private:
-        reason = "TRUSTED_PROXIES" if settings.trusted_proxies else f"HOST={settings.host}"
-        raise SettingsError(f"{reason} would let other machines in, but " + "; ".join(found))
-    return found
-
-
 # ---- Passwords -------------------------------------------------------------------------------------------
-# What is stored instead of a password: "scrypt$n$r$p$salt$hash" or "pbkdf2$rounds$salt$hash", so a stored password
-# brings its own cost along. Knows no users.
+# What is stored instead of a password: "scrypt$n$r$p$salt$hash" or "pbkdf2$rounds$salt$hash". The cost is stored with
+# the hash, so that COST can rise while old passwords stay valid. Knows no users.
 
-MIN_PASSWORD_CHARS = 8  # NIST SP 800-63B §5.1.1.2; no rules about what they are
-MAX_NAME_BYTES = 255
-MAX_PASSWORD_BYTES = 1_024  # more would only make the work before the hash larger
+MIN_PASSWORD_CHARS = 8  # NIST SP 800-63B §5.1.1.2
+MAX_PASSWORD_BYTES = 1_024
 SALT_BYTES = 16
 
-
-# Schemes and their numbers. Tests take a cheap one.
-SCRYPT = "scrypt$16384$8$5"  # 16 MiB and a quarter of a second (RFC 7914; OWASP's choice for 16 MiB)
-PBKDF2 = "pbkdf2$600000"  # HMAC-SHA256, where Python's OpenSSL has no scrypt (RFC 8018)
-COST = SCRYPT if hasattr(hashlib, "scrypt") else PBKDF2
+# Schemes and their numbers; tests take a cheap one.
+SCRYPT = "scrypt$16384$8$5"  # 16 MiB, a quarter of a second; RFC 7914
+PBKDF2 = "pbkdf2$600000"  # HMAC-SHA256; RFC 8018
 
 
-def _derive(password: str, salt: bytes, cost: str) -> bytes:
-    secret = password.encode()
+class HashFailed(Exception):
+    """A password cannot be hashed now: no memory, or an OpenSSL that refuses the scheme."""
+
+
+def derive(password: str, salt: bytes, cost: str) -> bytes:
+    """Return the 32 bytes that `password` and `salt` give at `cost`; raise HashFailed if that cannot be computed."""
     scheme, *numbers = cost.split("$")
-    if scheme == "pbkdf2":
-        return hashlib.pbkdf2_hmac("sha256", secret, salt, int(numbers[0]))
-    n, r, p = map(int, numbers)
-    memory = 128 * r * (n + p + 2)  # bytes: what OpenSSL counts
-    return hashlib.scrypt(secret, salt=salt, n=n, r=r, p=p, maxmem=memory, dklen=32)
+    try:
+        if scheme == "pbkdf2":
+            return hashlib.pbkdf2_hmac("sha256", password.encode(), salt, int(numbers[0]))
+        n, r, p = map(int, numbers)
+        memory = 128 * r * (n + p + 2)  # bytes, as OpenSSL counts them
+        return hashlib.scrypt(password.encode(), salt=salt, n=n, r=r, p=p, maxmem=memory, dklen=32)
+    except (AttributeError, MemoryError, OSError, ValueError) as error:
+        raise HashFailed(f"{scheme}: {error}") from None
+
+
+def best_cost() -> str:
+    """Return the cost of new passwords: scrypt's if it works here. An OpenSSL in FIPS mode has it, and refuses it."""
+    try:
+        derive("", b"", "scrypt$2$1$1")
+        return SCRYPT
+    except HashFailed:
+        return PBKDF2
+
+
+COST = best_cost()
 
 
 def hash_password(password: str, cost: str = COST) -> str:
     """Return what to store for `password`: the cost, a salt of its own, the hash."""
     salt = os.urandom(SALT_BYTES)
-    return f"{cost}${salt.hex()}${_derive(password, salt, cost).hex()}"
+    return f"{cost}${salt.hex()}${derive(password, salt, cost).hex()}"
 
 
 def check_password(password: str, stored: str) -> bool:
-    """Tell whether `password` is the one that `stored` was made from, in the time that `stored` asks for."""
+    """Tell whether `stored` was made from `password`, at the cost recorded in it."""
     cost, salt, digest = stored.rsplit("$", 2)
-    derived = _derive(password, bytes.fromhex(salt), cost)
-    # HMAC, within both schemes, pads its key with NUL: "x" and "x\0" would be one password (RFC 2104 §2)
+    derived = derive(password, bytes.fromhex(salt), cost)
+    # HMAC, within both schemes, pads its key with NUL: "x" and "x\0" would be one password (RFC 2104 §2).
     return hmac.compare_digest(derived.hex(), digest) and "\0" not in password
 
 
@@ -396,336 +233,218 @@ def dummy_password(cost: str = COST) -> str:
 
 
 # ---- Store -----------------------------------------------------------------------------------------------
-# Everything that outlives a request, behind a handful of verbs. All SQL is in this room; the rules are in the next.
+# State that outlives a request. Each method is atomic. MemoryStore forgets at the end of the process; part IV has the
+# same methods on SQLite.
 
-SCHEMA_VERSION = 1
-APPLICATION_ID = 0x6D6A7774  # "mjwt" in the file's header, so that nobody's other database is taken for ours
-SCHEMA = f"""
-CREATE TABLE user (
-    name TEXT PRIMARY KEY,       -- NFC
-    password TEXT NOT NULL,      -- as hash_password makes it
-    epoch TEXT NOT NULL,         -- random; copied into refresh tokens, which are void when it changes
-    tutorial INTEGER NOT NULL    -- 1: tokens of the tutorial's own app, which have no epoch, are good too
-) WITHOUT ROWID;
-CREATE TABLE session (           -- only those that were rotated or ended; without a row: generation 0, alive
-    sid TEXT PRIMARY KEY,
-    generation INTEGER NOT NULL, -- of the newest refresh token
-    rotated REAL NOT NULL,       -- when it was made, seconds since 1970
-    ended INTEGER NOT NULL,      -- 1: no token of this session is ever good again
-    expires INTEGER NOT NULL     -- the exp of all its tokens, seconds since 1970: then the row may go
-) WITHOUT ROWID;
-CREATE INDEX session_expires ON session (expires);
-CREATE TABLE failure (           -- attempts to log in, by account and address
-    key BLOB PRIMARY KEY,        -- a digest of both
-    attempts INTEGER NOT NULL,
-    next REAL NOT NULL,          -- when the next attempt is allowed, seconds since 1970
-    expires REAL NOT NULL        -- when all is forgotten
-) WITHOUT ROWID;
-CREATE INDEX failure_expires ON failure (expires);
-CREATE TABLE pruned (
-    latest INTEGER NOT NULL      -- the largest session.expires that was ever deleted
-);
-INSERT INTO pruned VALUES (0);
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
-BUSY_SECONDS = 5.0  # how long a writer waits for another process
-PRUNE_ROWS = 100  # at one time, so that no request waits for it
+PRUNE_ROWS = 100  # rows forgotten at one time, so that no request waits for it
 FIRST_WAIT_SECONDS, LAST_WAIT_SECONDS = 30, 3_600  # between attempts, once there were too many
 FORGET_SECONDS = 86_400  # after the last attempt
-MAX_FAILURE_ROWS = 100_000  # ten megabytes of guesses; the oldest go first
+MAX_FAILURE_ROWS = 100_000
 
 
 class Redo(Exception):
-    """What a verb needs is not at hand in this thread: do the whole request again in the store's own."""
+    """Raised on the loop by a call that would wait or write. The request is then answered again in the write lane."""
 
 
 class StoreFailed(Exception):
-    """The store does not answer, and nothing of what it was asked has happened. Its text is for the log."""
+    """The store failed; the call changed nothing. The message is for the log."""
 
 
 class Standing(NamedTuple):
-    """What the database says about a user and one session."""
+    """What the store says about a user and one session. Times in seconds since 1970."""
 
-    password: str | None  # as hash_password makes it; None, and so the next two: there is no such user
+    password: str | None  # as hash_password makes it; None: there is no such user
     epoch: str | None
-    tutorial: bool
     any_user: bool
-    pruned: int  # a session that ends no later may have been forgotten
-    generation: int | None  # None: the session has no row
+    pruned: int  # sessions that expire no later may have been deleted
+    generation: int | None  # None: no row, so neither rotated nor ended
     rotated: float
     ended: bool
 
 
-class _Closing(sqlite3.Connection):
-    """A connection that closes when it is forgotten, as a thread's is: Python 3.13 warns of one that does not."""
+class Store(Protocol):
+    """What Accounts and the servers ask of a store; what each verb means stands in MemoryStore.
 
-    def __del__(self) -> None:
-        with suppress(sqlite3.Error):
-            self.close()
+    Any of them may raise StoreFailed, and some of them Redo.
+    """
+
+    inline_reads: bool
+
+    # fmt: off
+    def reading(self, several: bool) -> AbstractContextManager[None]: ...
+    def batch(self, works: list[Callable[[], Any]]) -> list[Any]: ...
+    def close(self) -> None: ...
+    def names(self) -> list[str]: ...
+    def add_user(self, name: str, password: str, epoch: str) -> bool: ...
+    def change_password(self, name: str, password: str, epoch: str, old: str | None = None) -> bool: ...
+    def rehash(self, name: str, old: str, password: str) -> None: ...
+    def new_epoch(self, name: str, epoch: str) -> bool: ...
+    def remove_user(self, name: str) -> bool: ...
+    def standing(self, name: str, sid: str, expires: int) -> Standing: ...
+    def begin(self, sid: str, expires: int) -> None: ...
+    def advance(self, sid: str, generation: int, expires: int, now: float) -> bool: ...
+    def end(self, sid: str, expires: int) -> None: ...
+    def count_login_attempt(self, key: bytes, now: float, limit: int) -> float: ...
+    def forgive(self, key: bytes) -> None: ...
+    # fmt: on
 
 
-class _OfThread(threading.local):
-    """What each thread has to itself."""
+class Attempts(NamedTuple):
+    """Attempts to log in, of one account from one place; times in seconds since 1970."""
 
-    db: sqlite3.Connection | None = None
-    read_only = False
+    number: int
+    next: float  # when another one is allowed
+    expires: float  # when all is forgotten
 
 
-class Store:
-    """The SQLite file at `path`, made with mode 0600 if there is none. Each thread has a connection of its own."""
+def next_attempt(before: Attempts | None, now: float, limit: int) -> tuple[float, Attempts | None]:
+    """Return the seconds to wait, and if that is 0 what to remember.
 
-    inline_reads = True  # verbs that read take some microseconds: the event loop may call them
+    From the attempt number `limit` on, each makes the next one wait: FIRST_WAIT_SECONDS, doubled each time, up to
+    LAST_WAIT_SECONDS. A longer wait means that the clock was set back, and is ignored.
+    """
+    number, until, _ = before if before and before.expires > now else Attempts(0, 0, 0)
+    if now < until <= now + LAST_WAIT_SECONDS:
+        return until - now, None
+    doublings = number + 1 - limit
+    wait = min(FIRST_WAIT_SECONDS << min(doublings, 20), LAST_WAIT_SECONDS) if doublings >= 0 else 0
+    return 0, Attempts(number + 1, now + wait if wait else 0, now + FORGET_SECONDS)
 
-    def __init__(self, path: str, clock: Callable[[], float] = time.time) -> None:
-        """Raises SettingsError if the file cannot be opened, is no database of ours, or a newer version's."""
-        self._path = os.path.abspath(path)
-        self._clock = clock
-        self._local = _OfThread()
-        try:
-            with suppress(FileExistsError):  # or SQLite would make it, for everybody to read
-                os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-            self._prepare()
-        except (OSError, sqlite3.Error, StoreFailed, ValueError) as error:
-            self.close()
-            reason = getattr(error, "strerror", None) or error
-            raise SettingsError(f"DATABASE {path} cannot be used: {reason}") from None
 
-    def _prepare(self) -> None:
-        """Make the tables, if the file is empty; raise ValueError if it is not ours, before anything is written."""
-        db = self._connection()
-        db.execute("BEGIN")  # one snapshot, since somebody may be making it this moment
-        self._is_empty(db)
-        db.execute("COMMIT")
-        patience = time.monotonic() + BUSY_SECONDS
-        while True:
-            try:
-                db.execute("PRAGMA journal_mode=WAL").fetchall()  # readers and the writer do not wait for each other
-                break
-            except sqlite3.OperationalError as error:  # here alone SQLite does not wait until others are through
-                if "locked" not in str(error) or time.monotonic() > patience:
-                    raise
-                time.sleep(0.01)
-        with self._transaction() as db:
-            if self._is_empty(db):
-                for statement in SCHEMA.split(";\n"):  # `executescript` would commit first
-                    db.execute(statement)
+class MemoryStore:
+    """A Store that lasts as long as the process, as random secrets do. One lock for all threads."""
 
-    @staticmethod
-    def _is_empty(db: sqlite3.Connection) -> bool:
-        """Tell whether there is nothing in the file; raise ValueError if there is something that is not ours."""
-        pragmas = ("application_id", "user_version")
-        identity, version = (db.execute(f"PRAGMA {name}").fetchall()[0][0] for name in pragmas)
-        ((tables,),) = db.execute("SELECT count(*) FROM sqlite_master").fetchall()
-        if tables and identity != APPLICATION_ID:
-            raise ValueError("it is another program's database")
-        if tables and version != SCHEMA_VERSION:
-            raise ValueError(f"another version of minijwt has written it (schema {version}): use that one")
-        return not tables
+    inline_reads = True
 
-    def _connection(self) -> sqlite3.Connection:
-        """Return this thread's connection."""
-        db = self._local.db
-        if db is None:
-            patience = 0 if self._local.read_only else BUSY_SECONDS
-            try:
-                db = sqlite3.connect(
-                    self._path, timeout=patience, isolation_level=None, check_same_thread=False, factory=_Closing
-                )
-                db.execute("PRAGMA synchronous=FULL")  # what was answered survives a power cut
-            except sqlite3.Error as error:
-                raise StoreFailed(str(error)) from None
-            self._local.db = db
-        return db
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock, self._lock = clock, threading.RLock()
+        self._users: dict[str, tuple[str, str]] = {}  # password and epoch
+        self._sessions: dict[str, tuple[int, float, bool]] = {}  # generation, rotated, ended
+        self._expiry: list[tuple[int, str]] = []  # a heap of expires and sid
+        self._pruned = 0
+        self._attempts: OrderedDict[bytes, Attempts] = OrderedDict()  # the oldest first
+
+    def reading(self, several: bool) -> AbstractContextManager[None]:
+        """Within it, this thread never waits: a verb that would wait or write raises Redo. Reads see one moment."""
+        return nullcontext()
+
+    def batch(self, works: list[Callable[[], Any]]) -> list[Any]:
+        """Do all `works` and return their results, once they last; StoreFailed if nothing of it was kept."""
+        return [work() for work in works]
 
     def close(self) -> None:
-        """Close this thread's connection; the next verb opens another."""
-        db, self._local.db = self._local.db, None
-        if db is not None:
-            with suppress(sqlite3.Error):
-                db.close()
-
-    def read_only(self) -> None:
-        """From now on, this thread does not wait and does not write: a verb that would raises Redo."""
-        self.close()
-        self._local.read_only = True
-
-    def _rows(self, statement: str, *values: object) -> list[Any]:
-        """Return all rows that `statement` selects: to the end, since an open cursor holds on to an old snapshot."""
-        db = self._connection()
-        try:
-            return db.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
-            if self._local.read_only or not db.in_transaction:  # else a transaction that writes is still whole
-                self.close()  # begin anew with a new connection
-            raise StoreFailed(str(error)) from None
-
-    @contextmanager
-    def snapshot(self) -> Iterator[None]:
-        """Within it, a read-only thread reads the database of one moment, for the price of one lock."""
-        with suppress(sqlite3.Error, StoreFailed):  # what is wrong will be said by what is read
-            self._connection().execute("BEGIN")
-        try:
-            yield
-        finally:
-            with suppress(sqlite3.Error, StoreFailed):
-                self._connection().execute("ROLLBACK")  # there is nothing to commit
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write all or nothing: in a transaction, or as part of the one that is open."""
-        if self._local.read_only:
-            raise Redo
-        db = self._connection()
-        if db.in_transaction:  # within `group`
-            yield db
-            return
-        try:
-            db.execute("BEGIN IMMEDIATE")
-            yield db
-            db.execute("COMMIT")
-        except BaseException as error:
-            with suppress(sqlite3.Error):
-                if db.in_transaction:  # some faults, a full disk for one, have ended it already
-                    db.execute("ROLLBACK")
-            self.close()  # begin anew with a new connection
-            if isinstance(error, sqlite3.Error):
-                raise StoreFailed(str(error)) from None
-            raise
-
-    def _changed(self, statement: str, *values: object) -> bool:
-        """Execute a `statement` that writes; return whether there was a row for it. One that fails changes nothing."""
-        with self._transaction() as db:
-            return db.execute(statement, values).rowcount == 1
-
-    def group(self, works: Iterable[Callable[[], Any]]) -> list[Any]:
-        """Do all `works` in one transaction, with one commit; each of their statements stands or falls by itself.
-
-        Raises StoreFailed if nothing of it was kept.
-        """
-        done = []
-        with self._transaction() as db:
-            for work in works:
-                done.append(work())
-                if not db.in_transaction:  # or the next ones would commit by themselves, and be answered 503
-                    raise StoreFailed("the transaction was lost")
-            self._prune(db)
-        return done
-
-    # -- users
+        """Free what this thread holds; the next verb opens it again."""
 
     def names(self) -> list[str]:
         """Return the names of all users, in order."""
-        return [name for (name,) in self._rows("SELECT name FROM user ORDER BY name")]
+        with self._lock:
+            return sorted(self._users)
 
-    def add_user(self, name: str, password: str, epoch: str, tutorial: bool) -> bool:
-        """Make the user `name`; return False if there is one already."""
-        return self._changed("INSERT OR IGNORE INTO user VALUES (?, ?, ?, ?)", name, password, epoch, tutorial)
+    def add_user(self, name: str, password: str, epoch: str) -> bool:
+        """Add a user; return False if there is one of that name."""
+        with self._lock:
+            return self._users.setdefault(name, (password, epoch)) == (password, epoch)
 
-    def change_password(self, name: str, password: str, epoch: str) -> bool:
-        """Give the user `name` another password, and end all sessions; return whether there is such a user."""
-        statement = "UPDATE user SET password = ?, epoch = ?, tutorial = 0 WHERE name = ?"
-        return self._changed(statement, password, epoch, name)
+    def change_password(self, name: str, password: str, epoch: str, old: str | None = None) -> bool:
+        """Give a user another password and end all sessions; return False if there is none, or not with `old`."""
+        with self._lock:
+            if name not in self._users or old not in (None, self._users[name][0]):
+                return False
+            self._users[name] = password, epoch
+            return True
 
     def rehash(self, name: str, old: str, password: str) -> None:
         """Replace the stored password `old` by `password`, unless it was changed meanwhile."""
-        self._changed("UPDATE user SET password = ? WHERE name = ? AND password = ?", password, name, old)
+        with self._lock:
+            if name in self._users and self._users[name][0] == old:
+                self._users[name] = password, self._users[name][1]
 
     def new_epoch(self, name: str, epoch: str) -> bool:
-        """End all sessions of the user `name`; return whether there is one."""
-        return self._changed("UPDATE user SET epoch = ?, tutorial = 0 WHERE name = ?", epoch, name)
+        """End all sessions of a user; return False if there is none."""
+        with self._lock:
+            return name in self._users and self.change_password(name, self._users[name][0], epoch)
 
     def remove_user(self, name: str) -> bool:
-        """Delete the user `name`; return whether there was one."""
-        return self._changed("DELETE FROM user WHERE name = ?", name)
+        """Remove a user; return False if there is none."""
+        with self._lock:
+            return self._users.pop(name, None) is not None
 
-    # -- sessions
-
-    def standing(self, name: str, sid: str) -> Standing:
-        """Return what is known of the user `name` and the session `sid`, in one look."""
-        (row,) = self._rows(
-            "SELECT password, epoch, tutorial, EXISTS (SELECT 1 FROM user), latest, generation, rotated, ended"
-            " FROM pruned LEFT JOIN user ON name = ? LEFT JOIN session ON sid = ?",
-            name,
-            sid,
-        )
-        return Standing(*row)
+    def standing(self, name: str, sid: str, expires: int) -> Standing:
+        """Return what is known of the user `name` and of the session `sid`, which ends at `expires`, in one look."""
+        with self._lock:
+            password, epoch = self._users.get(name, (None, None))
+            session = self._sessions.get(sid, (None, 0.0, False))
+            return Standing(password, epoch, bool(self._users), self._pruned, *session)
 
     def begin(self, sid: str, expires: int) -> None:
-        """Give a new session a row, so that it is not taken for one that was forgotten."""
-        self._changed("INSERT INTO session VALUES (?, 0, 0, 0, ?)", sid, expires)
+        """Store a session of generation 0: only for one that ends so early that no row would mean "deleted"."""
+        self._remember(sid, expires, (0, 0.0, False))
 
     def advance(self, sid: str, generation: int, expires: int, now: float) -> bool:
         """Turn `generation` of a living session into the next; return False if it is not the newest any more."""
-        return self._changed(
-            "INSERT INTO session (sid, generation, rotated, ended, expires) VALUES (?, ?, ?, 0, ?)"
-            " ON CONFLICT (sid) DO UPDATE SET generation = excluded.generation, rotated = excluded.rotated"
-            " WHERE generation = excluded.generation - 1 AND NOT ended",
-            sid, generation + 1, now, expires,
-        )  # fmt: skip
+        with self._lock:
+            newest, _, ended = self._sessions.get(sid, (0, 0.0, False))
+            if ended or newest != generation:
+                return False
+            self._remember(sid, expires, (generation + 1, now, False))
+            return True
 
     def end(self, sid: str, expires: int) -> None:
-        """End a session: for good, whatever races with it."""
-        self._changed(
-            "INSERT INTO session (sid, generation, rotated, ended, expires) VALUES (?, 0, 0, 1, ?)"
-            " ON CONFLICT (sid) DO UPDATE SET ended = 1",
-            sid, expires,
-        )  # fmt: skip
+        """End a session for good, even during a rotation."""
+        with self._lock:
+            generation, rotated, _ = self._sessions.get(sid, (0, 0.0, False))
+            self._remember(sid, expires, (generation, rotated, True))
 
-    def _prune(self, db: sqlite3.Connection) -> None:
-        """Forget a few sessions that have expired, and remember that this was done."""
-        gone = db.execute("SELECT sid, expires FROM session WHERE expires <= ? ORDER BY expires LIMIT ?",
-                          (int(self._clock()), PRUNE_ROWS)).fetchall()  # fmt: skip
-        if gone:
-            db.executemany("DELETE FROM session WHERE sid = ?", [(sid,) for sid, _ in gone])
-            db.execute("UPDATE pruned SET latest = max(latest, ?)", (gone[-1][1],))
+    def _remember(self, sid: str, expires: int, row: tuple[int, float, bool]) -> None:
+        """Store one row, then delete up to PRUNE_ROWS expired sessions and record the latest expiry deleted."""
+        with self._lock:
+            if sid not in self._sessions:
+                heapq.heappush(self._expiry, (expires, sid))
+            self._sessions[sid] = row
+            for _ in range(PRUNE_ROWS):
+                if not self._expiry or self._expiry[0][0] > self._clock():
+                    break
+                self._pruned, gone = max(self._expiry[0][0], self._pruned), heapq.heappop(self._expiry)[1]
+                del self._sessions[gone]
 
-    # -- failures
-
-    def admit(self, key: bytes, now: float, limit: int) -> float:
-        """Count an attempt to log in, before it is looked at: return 0 if it may go on, else the seconds to wait.
-
-        Nobody else writes between its statements, so parallel guesses gain nothing. From the attempt number `limit` on,
-        each makes the next one wait: FIRST_WAIT_SECONDS, doubled each time, up to LAST_WAIT_SECONDS.
-        """
-        with self._transaction() as db:
-            known = "SELECT attempts, next FROM failure WHERE key = ? AND expires > ?"
-            rows = db.execute(known, (key, now)).fetchall()
-            attempts, until = rows[0] if rows else (0, 0)
-            if now < until <= now + LAST_WAIT_SECONDS:  # a longer wait is of a clock that went back: it binds nobody
-                return float(until) - now
-            doublings = attempts + 1 - limit
-            wait = min(FIRST_WAIT_SECONDS << min(doublings, 20), LAST_WAIT_SECONDS) if doublings >= 0 else 0
-            counted = (key, attempts + 1, now + wait if wait else 0, now + FORGET_SECONDS)
-            db.execute("REPLACE INTO failure (key, attempts, next, expires) VALUES (?, ?, ?, ?)", counted)
-            # One bound for `expires`, so that the index finds them: with an OR, every row would be looked at
-            db.execute(
-                "DELETE FROM failure WHERE key IN (SELECT key FROM failure WHERE expires <="
-                " iif((SELECT count(*) FROM failure) > ?, 9e99, ?) ORDER BY expires LIMIT 2)", (MAX_FAILURE_ROWS, now),
-            )  # fmt: skip
-            return 0
+    def count_login_attempt(self, key: bytes, now: float, limit: int) -> float:
+        """Count an attempt to log in before its password is checked; return 0, or the seconds to wait instead."""
+        with self._lock:
+            wait, attempts = next_attempt(self._attempts.get(key), now, limit)
+            if attempts:
+                self._attempts[key] = attempts
+                self._attempts.move_to_end(key)
+                if len(self._attempts) > MAX_FAILURE_ROWS or next(iter(self._attempts.values())).expires <= now:
+                    self._attempts.popitem(last=False)
+            return wait
 
     def forgive(self, key: bytes) -> None:
-        """Forget the failures of `key`."""
-        self._changed("DELETE FROM failure WHERE key = ?", key)
+        """Forget the attempts of `key`."""
+        with self._lock:
+            self._attempts.pop(key, None)
 
 
 # ---- Accounts --------------------------------------------------------------------------------------------
-# The rules: who may log in, and what a refresh token is worth. The only caller of minijwt. Knows no HTTP.
+# The rules: who may log in, and what a refresh token is worth. The only caller of minijwt. Knows no HTTP and no SQL.
 
-DEMO_EPOCH = "demo"  # of the demo user, who is in no database
-GRACE_SECONDS = 30.0  # two tabs at once, or a lost answer: how long a refresh token's parent is forgiven
-MAX_COOKIES = 8  # refresh tokens of one request that are looked at: a planted cookie or two must not hide ours
+DEMO_EPOCH = "demo"  # of the demo user, who is in no store
+GRACE_SECONDS = 30.0  # after a rotation, in which the token before it still works: two tabs, or a lost answer
+CLOCK_SECONDS = 30.0  # by which the clock of the signer may be ahead
+MAX_COOKIES = 8  # refresh tokens of one request that are verified: a planted cookie must not hide ours
+MAX_NAME_BYTES = 255
 SID_BYTES, EPOCH_BYTES = 16, 8
 
 _SESSION_CLAIMS = {"username", "sid", "gen", "epoch", "iat", "exp"}
-_TUTORIAL_CLAIMS = {"username", "iat", "exp"}  # what the tutorial's own app signs, and nothing more
+_TUTORIAL_CLAIMS = {"username", "iat", "exp"}  # what the tutorial's own app signs
+# Zero-width joiners hold Persian words and emoji families together; other invisible characters have no use in a name.
+_JOINERS = str.maketrans("", "", "\u200c\u200d")
 
 
 class Refused(Exception):
-    """Wrong credentials, or no good token: `code` says which, for the log; `wait` how many seconds to wait.
+    """Wrong credentials, or no good token.
 
-    `sid` is None at a login, where there is no session yet, and "" where no token names one.
+    `code` says which, for the log. `wait` is seconds. `sid` is None at a login, where there is no session yet, and ""
+    where no token names one.
     """
 
     def __init__(self, code: str, username: str = "", sid: str | None = None, wait: float = 0) -> None:
@@ -734,30 +453,32 @@ class Refused(Exception):
 
 
 class Session:
-    """A refresh token whose signature and time are good."""
+    """A refresh token whose signature is good."""
 
     def __init__(self, claims: dict[str, Any], token: str) -> None:
-        """Raises Refused if `claims`, which `token` spells, are not those of a refresh token."""
-        self.claims = claims
-        self.epoch: str | None = None
+        """Raise Refused unless `claims`, the content of `token`, are those of a refresh token."""
+        self.claims, self.epoch = claims, None
         if claims.keys() == _SESSION_CLAIMS:
             self.sid, self.generation, self.epoch = claims["sid"], claims["gen"], claims["epoch"]
-        elif claims.keys() == _TUTORIAL_CLAIMS:  # it has no name of its own: its digest is the session's
+        elif claims.keys() == _TUTORIAL_CLAIMS:
+            # It does not name its session, so a digest of the token does.
             self.sid, self.generation = hashlib.sha256(token.encode()).hexdigest(), 0
         else:
             raise Refused("no_refresh_token", sid="")
         self.username = claims["username"]
+        # The types exactly: to Python, True is an int as well.
         kinds = type(self.username), type(self.sid), type(self.generation), type(claims.get("epoch", ""))
-        if kinds != (str, str, int, str) or self.generation < 0:  # exactly: to Python, True is an int as well
+        if kinds != (str, str, int, str) or self.generation < 0:
             raise Refused("no_refresh_token", sid="")
-        self.expires = math.ceil(min(claims["exp"], 2**53))  # for SQLite, which has 64 bits
+        # SQLite's integers have 64 bits.
+        self.expires = math.ceil(min(claims["exp"], 2**53))
 
     def refused(self, code: str) -> Refused:
         """Return the refusal of this session."""
         return Refused(code, self.username, self.sid)
 
     def successor(self) -> dict[str, Any]:
-        """Return the claims of the next refresh token: the same end, so always the same bytes."""
+        """Return the claims of the next refresh token. Nothing in them is random: two refreshes return the same one."""
         return {**self.claims, "gen": self.generation + 1}
 
 
@@ -767,46 +488,91 @@ class Tokens(NamedTuple):
     username: str
     sid: str
     access: str
-    refresh: str | None  # None: the one that was presented stays
+    refresh: str | None  # None: the refresh token that was presented stays
     expires: int  # of the refresh token, seconds since 1970
 
 
 def place_of(address: Address) -> bytes:
-    """Return where `address` is: of IPv6, a site's /64 is one place, since everybody there has all of it."""
-    return b"\6" + address.packed[:8] if address.version == 6 else b"\4" + address.packed
+    """Return the network that `address` belongs to: one IPv4 address, or the /56 that a site has of IPv6.
 
-
-def _failure_key(username: str, address: Address) -> bytes:
-    """Return a digest of who tries to log in from where."""
-    return hashlib.sha256(place_of(address) + username.encode()).digest()[:16]
+    An address of NAT64 (64:ff9b::/96, RFC 6052 §2.1) or 6to4 (2002::/16, RFC 3056 §2) is the IPv4 address within; a
+    link-local one is its own place.
+    """
+    packed = address.packed
+    if address.version == 4:
+        return b"\4" + packed
+    if packed.startswith(b"\0\x64\xff\x9b" + bytes(8)):
+        return b"\4" + packed[12:]
+    if packed.startswith(b"\x20\x02"):
+        return b"\4" + packed[2:6]
+    return b"\6" + (packed if address.is_link_local else packed[:7])
 
 
 def _nfc(text: str, most: int) -> str:
-    """Return `text` in NFC, where it has at most `most` bytes; raise Refused if that is more."""
-    # NFC takes time that grows with the square of the length, and leaves a third of the bytes at the least
+    """Return `text` in NFC if that has at most `most` bytes; raise Refused otherwise."""
+    # NFC takes time that grows with the square of the length, and leaves at least a third of the bytes.
     if len(text.encode()) > 3 * most or len((normal := unicodedata.normalize("NFC", text)).encode()) > most:
         raise Refused("too_long")
     return normal
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
     """Return `name` in NFC; raise ValueError if no user can be called that."""
     name = unicodedata.normalize("NFC", name)
-    if not name or not name.isprintable() or name != name.strip() or len(name.encode()) > MAX_NAME_BYTES:
-        raise ValueError(f"a name has 1 to {MAX_NAME_BYTES} bytes, and no control characters or spaces around it")
+    visible = name.translate(_JOINERS)
+    if not visible.isprintable() or name.strip(" \u200c\u200d") != name or not 0 < len(name.encode()) <= MAX_NAME_BYTES:
+        raise ValueError(f"a name has 1 to {MAX_NAME_BYTES} bytes, and no control characters or white space around it")
     return name
 
 
-def _checked_password(password: str) -> str:
-    """Return `password`; raise ValueError if it cannot be one."""
-    if re.search("[\0\ud800-\udfff]", password):  # NUL: see `check_password`; half a pair: no form can send it
+def checked_password(password: str) -> str:
+    """Return `password` in NFC; raise ValueError if it cannot be one."""
+    # NUL: see `check_password`. Half of a surrogate pair: no form can send it.
+    if re.search("[\0\ud800-\udfff]", password):
         raise ValueError("a password is text, and has no NUL")
-    password = unicodedata.normalize("NFC", password)
+    try:
+        password = _nfc(password, MAX_PASSWORD_BYTES)
+    except Refused:
+        raise ValueError(f"a password has at most {MAX_PASSWORD_BYTES} bytes") from None
     if len(password) < MIN_PASSWORD_CHARS:
         raise ValueError(f"a password has at least {MIN_PASSWORD_CHARS} characters")
-    if len(password.encode()) > MAX_PASSWORD_BYTES:
-        raise ValueError(f"a password has at most {MAX_PASSWORD_BYTES} bytes")
     return password
+
+
+def login_name(username: str) -> str:
+    """Return the name that is meant by `username` as it was typed: NFC, without white space around it."""
+    return _nfc(username, MAX_NAME_BYTES).strip()
+
+
+def signing_key(token: str, keys: tuple[minijwt.Key, ...]) -> minijwt.Key:
+    """Return the one of `keys` that has signed `token`, else the last. Looks at the signature only, not at claims."""
+    for key in keys[:-1]:
+        signing_input, _, _, signature = minijwt.split(token)
+        with suppress(minijwt.InvalidSignatureError):
+            minijwt.check_signature(signing_input, signature, key)
+            return key
+    return keys[-1]
+
+
+def new_epoch() -> str:
+    """Return a new epoch for a user: refresh tokens with another one are void."""
+    return os.urandom(EPOCH_BYTES).hex()
+
+
+def read_token(token: str, keys: tuple[minijwt.Key, ...], now: float | None) -> dict[str, Any]:
+    """Return the claims of a `token` that one of `keys` has signed; raise InvalidTokenError if it is not good at `now`.
+
+    The clock that signed it may have been CLOCK_SECONDS ahead. None: a good signature is enough.
+    """
+    key = signing_key(token, keys)
+    if now is None:
+        return minijwt.decode(token, key, options={"verify_exp": False, "verify_iat": False, "verify_nbf": False})
+    try:
+        return minijwt.decode(token, key, now=now)
+    except minijwt.ImmatureSignatureError:
+        claims = minijwt.decode(token, key, options={"verify_iat": False}, now=now)
+        minijwt.check_claims(claims, minijwt.Expected(now + CLOCK_SECONDS), ("iat",))
+        return claims
 
 
 class Accounts:
@@ -815,45 +581,60 @@ class Accounts:
     def __init__(
         self, settings: Settings, store: Store, clock: Callable[[], float] = time.time, cost: str = COST
     ) -> None:
-        self._settings, self._private = settings, settings.private
-        self._store = store
-        self._clock = clock
-        self._cost = cost
+        self._settings, self._store, self._clock, self._cost = settings, store, clock, cost
+        self._private = settings.private
+        with warnings.catch_warnings():
+            # `check_exposure`, in part IV, reports short secrets.
+            warnings.simplefilter("ignore", minijwt.InsecureKeyLengthWarning)
+            self._access_keys = tuple(map(minijwt.Key, settings.access_secrets))
+            self._refresh_keys = tuple(map(minijwt.Key, settings.refresh_secrets))
 
     # -- tokens
 
-    def login(self, username: str, password: str, address: Address) -> Tokens:
-        """Return the tokens of a new session; raise Refused if the credentials are wrong, or tried too often."""
-        username, password = _nfc(username, MAX_NAME_BYTES), _nfc(password, MAX_PASSWORD_BYTES)
-        now = self._clock()
+    def login(self, username: str, password: str, address: Address, local: bool = True) -> Tokens:
+        """Return the tokens of a new session; raise Refused if the credentials are wrong, or tried too often.
+
+        `local` means that the request came by a loopback name and no proxy. Only then may the demo user log in.
+        """
+        username, password = login_name(username), _nfc(password, MAX_PASSWORD_BYTES)
         sid = os.urandom(SID_BYTES).hex()
-        user = self._store.standing(username, sid)
-        known = username if user.password else ""  # people type passwords there, which must not be logged
-        limit, key = self._settings.login_max_failures, _failure_key(username, address)
-        if limit and (wait := self._store.admit(key, now, limit)):
-            raise Refused("throttled", known, wait=wait)
-        stored, epoch = user.password or dummy_password(self._cost), user.epoch
-        good = check_password(password, stored)  # the same work whether there is such a user or not
-        if self._is_demo_user(username, user):
-            good, epoch = hmac.compare_digest(password.encode(), DEMO_PASSWORD.encode()), DEMO_EPOCH
-        if not good:
-            raise Refused("wrong_credentials", known)
-        if limit:
-            self._store.forgive(key)
-        if user.password and is_weaker(stored, self._cost):
-            self._store.rehash(username, stored, hash_password(password, self._cost))
+        standing = self._check_credentials(username, password, address, local)
+        epoch = DEMO_EPOCH if self._is_demo_user(username, standing) else standing.epoch
+        if standing.password and is_weaker(standing.password, self._cost):
+            self._store.rehash(username, standing.password, hash_password(password, self._cost))
         issued = int(self._clock())
         expires = issued + self._settings.refresh_ttl
-        if expires <= user.pruned:  # the clock was ahead, and is not any more
+        if expires <= standing.pruned:
+            # The clock was set back: without a row this session would look deleted.
             self._store.begin(sid, expires)
         claims = {"username": username, "sid": sid, "gen": 0, "epoch": epoch, "iat": issued, "exp": expires}
         return self._tokens(claims, sid, issued)
 
+    def _check_credentials(self, username: str, password: str, address: Address, local: bool) -> Standing:
+        """Return the standing of the user whose password this is; raise Refused if it is not, or tried too often."""
+        limit, standing = self._settings.login_max_failures, self._store.standing(username, "", 0)
+        # People type passwords where the name belongs: a name that is not a user must not be logged.
+        known = username if standing.password else ""
+        key = hashlib.sha256(place_of(address) + username.encode()).digest()[:16]
+        if limit and (wait := self._store.count_login_attempt(key, self._clock(), limit)):
+            raise Refused("throttled", known, wait=wait)
+        # The same work whether there is such a user or not.
+        good = check_password(password, standing.password or dummy_password(self._cost))
+        if self._is_demo_user(username, standing):
+            good = hmac.compare_digest(password.encode(), DEMO_PASSWORD.encode())
+            if good and not local:
+                raise Refused("demo_user_not_local")
+        if not good:
+            raise Refused("wrong_credentials", known)
+        if limit:
+            self._store.forgive(key)
+        return standing
+
     def refresh(self, tokens: list[str]) -> Tokens:
         """Return a new access token, and while rotation is on a new refresh token, for the session among `tokens`.
 
-        Raises Refused if there is none, or several; and if a token older than the last one turns up: then somebody
-        has stolen one or the other, and the session ends for both.
+        Raises Refused if there is none, or several; and if a token older than the last one turns up: then one of the
+        two was stolen, and the session ends for both.
         """
         now = self._clock()
         while True:
@@ -866,55 +647,57 @@ class Accounts:
                     return self._tokens(session.claims, session.sid, int(now), keep=True)
                 if self._store.advance(session.sid, newest, session.expires, now):
                     return self._tokens(session.successor(), session.sid, int(now))
-                continue  # somebody else was first, and has made our token the parent
+                # Another request rotated first; our token is now the one before.
+                continue
+            # Within the grace the token before gets the same successor: two tabs, or a lost response.
             if session.generation == newest - 1 and abs(now - standing.rotated) <= GRACE_SECONDS:
                 return self._tokens(session.successor(), session.sid, int(now))
             self._store.end(session.sid, session.expires)
             raise session.refused("reuse_detected")
 
     def logout(self, tokens: list[str]) -> list[Session]:
-        """End every session among `tokens` for good, and return them."""
-        sessions, _ = self._sessions(tokens, self._clock())
+        """End every session among `tokens` for good, and return them.
+
+        A good signature is enough, whatever the token says about time: a logout at a machine whose clock is behind must
+        not leave the session alive.
+        """
+        sessions, _ = self._sessions(tokens, None)
         for session in sessions:
             self._store.end(session.sid, session.expires)
         return sessions
 
     def whoami(self, token: str) -> dict[str, Any]:
         """Return the claims of an access token; raise InvalidTokenError if it is not good. Touches no state."""
-        claims = self._decode(token, self._settings.access_secrets, self._clock())
+        claims = read_token(token, self._access_keys, self._clock())
         if claims.keys() != {"username", "iat", "exp"}:
             raise minijwt.InvalidTokenError("these are not the claims of an access token")
         return claims
 
     def explain(self, token: str) -> dict[str, Any]:
-        """Return what `minijwt.explain` says of an access token: with the secret that gets it furthest."""
-        now = self._clock()
-        reports = [minijwt.explain(token, secret, now=now) for secret in self._settings.access_secrets]
-        return max(reports, key=lambda report: [step["ok"] for step in report["steps"]].count(True))
+        """Return what `minijwt.explain` says of an access token, with the secret that has signed it."""
+        now, key = self._clock(), self._access_keys[-1]
+        with suppress(minijwt.InvalidTokenError):
+            key = signing_key(token, self._access_keys)
+        report = minijwt.explain(token, key, now=now)
+        if any(step["code"] == "immature" for step in report["steps"]):
+            report = minijwt.explain(token, key, now=now + CLOCK_SECONDS)
+        return report
 
     def _tokens(self, claims: dict[str, Any], sid: str, now: int, keep: bool = False) -> Tokens:
         """Return a new access token, and the refresh token with `claims` unless the old one is kept."""
-        settings, username = self._settings, claims["username"]
-        access = {"username": username, "iat": now, "exp": now + settings.access_ttl}
-        refresh = None if keep else minijwt.encode(claims, settings.refresh_secrets[0])
-        return Tokens(username, sid, minijwt.encode(access, settings.access_secrets[0]), refresh, claims["exp"])
+        username = claims["username"]
+        access = {"username": username, "iat": now, "exp": now + self._settings.access_ttl}
+        refresh = None if keep else minijwt.encode(claims, self._refresh_keys[0])
+        return Tokens(username, sid, minijwt.encode(access, self._access_keys[0]), refresh, claims["exp"])
 
-    @staticmethod
-    def _decode(token: str, secrets: tuple[bytes, ...], now: float) -> dict[str, Any]:
-        """Return the claims of a token that one of `secrets`, the current or the old one, has signed."""
-        for secret in secrets[:-1]:
-            with suppress(minijwt.InvalidSignatureError):
-                return minijwt.decode(token, secret, now=now)
-        return minijwt.decode(token, secrets[-1], now=now)
-
-    def _session(self, token: str, now: float) -> Session:
-        """Return the session of a refresh token; raise Refused if it is not good."""
+    def _session(self, token: str, now: float | None) -> Session:
+        """Return the session of a refresh token; raise Refused if it is not good at `now`; see `read_token`."""
         try:
-            return Session(self._decode(token, self._settings.refresh_secrets, now), token)
+            return Session(read_token(token, self._refresh_keys, now), token)
         except minijwt.InvalidTokenError as error:
             raise Refused(error.code, sid="") from None
 
-    def _sessions(self, tokens: list[str], now: float) -> tuple[list[Session], Refused]:
+    def _sessions(self, tokens: list[str], now: float | None) -> tuple[list[Session], Refused]:
         """Return the sessions with good tokens, each with its newest, and the refusal of the last bad token."""
         refused = Refused("no_token", sid="")
         newest: dict[str, Session] = {}
@@ -922,7 +705,8 @@ class Accounts:
             try:
                 session = self._session(token, now)
             except Refused as error:
-                refused = error  # somebody else's cookie: it neither counts nor hides ours
+                # Another program's cookie: it neither counts nor hides ours.
+                refused = error
                 continue
             if session.sid not in newest or newest[session.sid].generation < session.generation:
                 newest[session.sid] = session
@@ -947,21 +731,22 @@ class Accounts:
         return living[0]
 
     def _standing(self, session: Session) -> Standing:
-        """Look `session` up; raise Refused if it has ended: by itself, with all of its user's, or with its user."""
-        standing = self._store.standing(session.username, session.sid)
-        epoch, tutorial = standing.epoch, standing.tutorial
-        if self._is_demo_user(session.username, standing):
-            epoch, tutorial = DEMO_EPOCH, True
+        """Look `session` up; raise Refused if it has ended: alone, with all sessions of its user, or with the user."""
+        standing = self._store.standing(session.username, session.sid, session.expires)
+        demo = self._is_demo_user(session.username, standing)
+        epoch = DEMO_EPOCH if demo else standing.epoch
         if epoch is None:
             raise session.refused("no_user")
         if session.epoch is None:
-            if not tutorial or self._settings.rotate_refresh:
+            # Of the tutorial's app, whose one user is the demo user.
+            if not demo or self._settings.rotate_refresh:
                 raise session.refused("tutorial_token")
         elif session.epoch != epoch:
             raise session.refused("sessions_ended")
         if standing.ended:
             raise session.refused("session_ended")
-        if standing.generation is None and session.expires <= standing.pruned:  # the clock went forward and back
+        if standing.generation is None and session.expires <= standing.pruned:
+            # The clock was set forward and back: the row may have been deleted, and with it that the session ended.
             raise session.refused("session_forgotten")
         return standing
 
@@ -971,39 +756,71 @@ class Accounts:
 
     # -- users
 
-    def add_user(self, name: str, password: str, tutorial: bool = False) -> None:
-        """Make a user; raise ValueError, one sentence, if the name or the password cannot be."""
-        name, stored = _checked_name(name), hash_password(_checked_password(password), self._cost)
-        if not self._store.add_user(name, stored, self._epoch(), tutorial):
+    def change_own_password(
+        self, username: str, password: str, new_password: str, address: Address, local: bool = True
+    ) -> str:
+        """Give a user who knows the old password a new one, and end all sessions; return the user's name.
+
+        Raises Refused as `login` does, and then ValueError, one sentence, if the new password cannot be.
+        """
+        username, password = login_name(username), _nfc(password, MAX_PASSWORD_BYTES)
+        standing = self._check_credentials(username, password, address, local)
+        if standing.password is None:
+            raise ValueError("the demo user's password cannot be changed")
+        new_password = checked_password(new_password)
+        stored = hash_password(new_password, self._cost)
+        while not self._store.change_password(username, stored, new_epoch(), standing.password):
+            # It was changed meanwhile, and that stands. To the same is success; the old one hashed anew is no change.
+            standing = self._store.standing(username, "", 0)
+            current = standing.password or dummy_password(self._cost)
+            if check_password(new_password, current):
+                break
+            if not check_password(password, current):
+                raise Refused("wrong_credentials", username)
+        return username
+
+    def add_user(self, name: str, password: str) -> None:
+        """Add a user; raise ValueError, one sentence, if the name or the password cannot be."""
+        name, stored = checked_name(name), hash_password(checked_password(password), self._cost)
+        if not self._store.add_user(name, stored, new_epoch()):
             raise ValueError(f"there is a user {name} already: `user passwd` changes the password")
 
     def change_password(self, name: str, password: str) -> None:
-        """Give a user a new password, and end all of the user's sessions."""
-        name, stored = _checked_name(name), hash_password(_checked_password(password), self._cost)
-        if not self._store.change_password(name, stored, self._epoch()):
-            raise ValueError(f"there is no user {name}")
+        """Give a user a new password, and end all of the user's sessions; raise ValueError as `add_user` does."""
+        name, stored = checked_name(name), hash_password(checked_password(password), self._cost)
+        self._check_found(name, self._store.change_password(name, stored, new_epoch()))
 
     def end_sessions(self, name: str) -> None:
-        """End all sessions of a user."""
-        if not self._store.new_epoch(_checked_name(name), self._epoch()):
-            raise ValueError(f"there is no user {name}")
+        """End all sessions of a user; raise ValueError if there is none."""
+        self._check_found(name, self._store.new_epoch(checked_name(name), new_epoch()))
 
     def remove_user(self, name: str) -> None:
-        """Remove a user, and so end all sessions."""
-        if not self._store.remove_user(_checked_name(name)):
-            raise ValueError(f"there is no user {name}")
+        """Remove a user, and so end all sessions; raise ValueError if there is none."""
+        self._check_found(name, self._store.remove_user(checked_name(name)))
 
     @staticmethod
-    def _epoch() -> str:
-        return os.urandom(EPOCH_BYTES).hex()
+    def _check_found(name: str, found: bool) -> None:
+        if not found:
+            raise ValueError(f"there is no user {name}")
 
 
-# ---- Log -------------------------------------------------------------------------------------------------
-# One line of key=value for each thing that an operator may have to know. Never a token, a password or a secret.
+# ==== Part II: HTTP as values =============================================================================
+# `Framer` cuts bytes into Requests, `respond` turns a Request into a Response, `render` turns that into bytes. Nothing
+# here sends or receives: tests push tables through these functions, whole and byte by byte. Framing is strict: where
+# two servers disagree about the end of a request, requests can be smuggled (RFC 9112 §11.2). Ambiguous input is
+# refused, and the connection closed.
 
-LOG_FORMAT = "%(levelname)s: %(message)s"  # of what nobody foresaw: a fault of ours, with its traceback
-MAX_VALUE_CHARS = 64
-MAX_WAITING_LINES = 1_000  # then lines are dropped, and counted: whoever does not read the log must not stop the server
+
+# ---- Messages --------------------------------------------------------------------------------------------
+# Bytes to Request, Response to bytes (RFC 9110, RFC 9112).
+
+MAX_LINE_BYTES = 8_192  # a request line or a field; RFC 9112 §3
+MAX_HEAD_BYTES = 32_768  # eight cookie jars of 4 KB
+MAX_FIELDS = 100
+MAX_BODY_BYTES = 16_384
+MAX_PAIRS = 200  # fields of a form, cookies of a request
+NO_ADDRESS = ipaddress.IPv4Address(0)
+DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 class Event(NamedTuple):
@@ -1013,11 +830,1493 @@ class Event(NamedTuple):
     fields: Mapping[str, str]
 
 
+class HTTPError(Exception):
+    """An error response: a message for people, a stable code for programs; header fields, events for the log."""
+
+    def __init__(
+        self, status: int, code: str, message: str, *fields: tuple[str, str], events: tuple[Event, ...] = ()
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.fields, self.events = status, code, message, fields, events
+
+
+class Request(NamedTuple):
+    """One whole request."""
+
+    method: str
+    path: str  # without the query, which no endpoint looks at
+    fields: dict[bytes, bytes]
+    body: bytes = b""
+    keep_alive: bool = True
+    version: bytes = b"HTTP/1.1"
+    client: Address = NO_ADDRESS  # the peer, or what a trusted proxy says of its own
+    events: tuple[Event, ...] = ()  # about proxy fields, for the log
+
+
+# The Content-Security-Policy of every response but the page.
+STRICT_POLICY = "default-src 'none'; connect-src 'self'; frame-ancestors 'none'"
+
+
+class Response(NamedTuple):
+    """A response without the fields that `render` adds."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "application/json; charset=utf-8"
+    fields: tuple[tuple[str, str], ...] = ()
+    events: tuple[Event, ...] = ()  # for the log, once the response is final
+    policy: str = STRICT_POLICY
+
+
+_TCHAR = re.escape(rb"!#$%&'*+-.^_`|~") + b"0-9A-Za-z"  # RFC 9110 §5.6.2
+_REQUEST_LINE = re.compile(rb"[%b]+ [!-~\x80-\xff]+ (HTTP/[0-9]\.[0-9])" % _TCHAR)  # RFC 9112 §3
+# A whole head without its last CR LF (RFC 9112 §2, §3, §5). No line is folded, no white space stands before a colon:
+# to one server that would be a field, and to the next one none.
+_HEAD = re.compile(
+    rb"([%b]+) ([!-~\x80-\xff]+) (HTTP/1\.[0-9])((?:\r\n[%b]+:[\t -~\x80-\xff]*)*)" % (_TCHAR, _TCHAR)
+)
+# What no head may hold. About a bare CR or LF two servers disagree how many requests they see (RFC 9112 §2.2, §11.2).
+_CONTROL = re.compile(rb"[^\t\r\n -~\x80-\xff]|\r(?!\n|\Z)|(?<!\r)\n")
+_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
+# RFC 9110 §7.2, without percent-encoding and sub-delims.
+_HOST_FIELD = re.compile(rb"(?:[0-9A-Za-z._~-]+|\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\])(?::[0-9]{0,5})?")
+_ABSOLUTE = re.compile(rb"(?i:https?)://(" + _HOST_FIELD.pattern + rb")(/[^?]*)?(?:\?.*)?")  # RFC 3986 §3
+
+
+def check_beginning(head: bytes) -> None:
+    """Raise HTTPError if `head` begins with something that no valid head does.
+
+    Of several faults, raises the one that a byte-by-byte reader meets first.
+    """
+    control, end = _CONTROL.search(head), head.find(b"\r\n")
+    fault = HTTPError(400, "control_character", "A control character, or a line that does not end in CR LF.")
+    if control and (end < 0 or control.start() <= end):
+        raise fault
+    if 0 <= end <= MAX_LINE_BYTES:
+        line = _REQUEST_LINE.fullmatch(head, 0, end)
+        if not line:
+            raise HTTPError(400, "malformed_request_line", "The request line is not METHOD TARGET HTTP/1.1.")
+        if not line[1].startswith(b"HTTP/1."):
+            raise HTTPError(505, "http_version", "This is HTTP/1.1 and HTTP/1.0.")
+    if control:
+        raise fault
+
+
+def check_size(head: bytes) -> None:
+    """Raise HTTPError for a head that is too large."""
+    lines = head.split(b"\r\n")
+    if len(lines[0]) > MAX_LINE_BYTES:
+        raise HTTPError(414, "line_too_long", "The request line is too long.")
+    if len(head) > MAX_HEAD_BYTES or len(lines) > MAX_FIELDS + 1 or max(map(len, lines)) > MAX_LINE_BYTES:
+        raise HTTPError(431, "head_too_large", "The header is too large.")
+
+
+def parse_fields(lines: bytes) -> dict[bytes, bytes]:
+    """Return the header fields in `lines`, each of which begins with CR LF.
+
+    Several of one name are joined (RFC 9110 §5.3, RFC 9113 §8.2.3).
+    """
+    fields: dict[bytes, bytes] = {}
+    for line in lines.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        name, value = name.lower(), value.strip(b" \t")
+        if name in fields:
+            value = fields[name] + (b"; " if name == b"cookie" else b", ") + value
+        fields[name] = value
+    return fields
+
+
+def content_length(fields: Mapping[bytes, bytes]) -> int:
+    """Return how many bytes the body has (RFC 9112 §6.3); raise HTTPError if that is ambiguous or too many."""
+    if b"transfer-encoding" in fields:
+        # Never followed, so never a source of smuggled requests (RFC 9112 §6.1).
+        if fields[b"transfer-encoding"].lower() == b"chunked" and b"content-length" not in fields:
+            raise HTTPError(411, "length_required", "Send a Content-Length, not chunks.")
+        raise HTTPError(400, "transfer_encoding", "Transfer-Encoding is not supported.")
+    if b"content-length" not in fields:
+        return 0
+    length = fields[b"content-length"]
+    if b"," in length and len(sizes := {size.strip(b" \t") for size in length.split(b",")}) == 1:
+        # The same number, several times over.
+        (length,) = sizes
+    length = length.lstrip(b"0") or length[:1]
+    # For bytes these are 0 to 9 and no others; int() would take +5, 5_0 and " 5".
+    if not length.isdigit():
+        raise HTTPError(400, "content_length", "Content-Length is not a number.")
+    # The number of digits first, since CPython refuses to read 4,300 of them.
+    if len(length) > 9 or int(length) > MAX_BODY_BYTES:
+        raise HTTPError(413, "body_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes.")
+    return int(length)
+
+
+def parse_address(text: str) -> Address | None:
+    """Return the address that `text` spells, an IPv4 one if it is mapped into IPv6; None if it spells none."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def check_host(fields: Mapping[bytes, bytes], version: bytes) -> None:
+    """Raise HTTPError unless there is exactly one valid Host (RFC 9112 §3.2); HTTP/1.0 may do without."""
+    # Two have been joined by a comma, which is not valid.
+    host = fields.get(b"host", b"")
+    bad = not _HOST_FIELD.fullmatch(host)
+    bad = bad or (host[:1] == b"[" and not parse_address(host[1:].decode().partition("]")[0]))
+    if bad and (version != b"HTTP/1.0" or b"host" in fields):
+        raise HTTPError(400, "host", "There must be exactly one valid Host.")
+
+
+def parse_target(target: bytes, method: bytes, fields: dict[bytes, bytes]) -> str:
+    """Return the path in a request's target (RFC 9112 §3.2), without its query."""
+    if target[:1] != b"/" and (match := _ABSOLUTE.fullmatch(target)):
+        # Absolute-form, as to a proxy: Host is ignored (§3.2.2).
+        fields[b"host"], target = match[1], match[2] or b"/"
+        check_host(fields, b"HTTP/1.1")
+    if target[:1] != b"/" and (target, method) != (b"*", b"OPTIONS") and method != b"CONNECT" or b"#" in target:
+        raise HTTPError(400, "malformed_target", "The target of the request is not a path.")
+    return target.partition(b"?")[0].decode("latin-1")
+
+
+def keeps_alive(fields: Mapping[bytes, bytes], version: bytes) -> bool:
+    """Tell whether the connection stays open after the answer (RFC 9112 §9.3)."""
+    if b"connection" not in fields:
+        return version != b"HTTP/1.0"
+    options = [option.strip(b" \t") for option in fields[b"connection"].lower().split(b",")]
+    return b"close" not in options and (version != b"HTTP/1.0" or b"keep-alive" in options)
+
+
+# What proxies add, mostly.
+FORWARDING_FIELDS = {
+    b"forwarded", b"x-real-ip", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-port",
+}  # fmt: skip
+# X-Forwarded-For as proxies write it: an address, perhaps quoted, in brackets or with a port.
+_HOP = re.compile(r'"?(?:\[([^\]]+)\](?::[0-9]+)?|([0-9.]+):[0-9]+|([^"\[\]]+?))"?')
+
+
+def client_address(
+    fields: Mapping[bytes, bytes], peer: Address, trusted: tuple[Network, ...]
+) -> tuple[Address, tuple[Event, ...]]:
+    """Return the client's address, and an event if the proxy fields were not used.
+
+    X-Forwarded-For is believed of trusted proxies only. It is walked from the right, where the last proxy wrote; the
+    first address that is not trusted counts.
+    """
+    if not any(peer in network for network in trusted):
+        return peer, (Event("proxy", {"result": "not_trusted", "address": str(peer)}),)
+    forwarded = fields.get(b"x-forwarded-for", b"").decode("latin-1")
+    for hop in reversed(forwarded.split(",")):
+        if not hop.strip(" \t"):
+            continue
+        match = _HOP.fullmatch(hop.strip(" \t"))
+        address = parse_address(match[match.lastindex]) if match and match.lastindex else None
+        if address is None:
+            return peer, (Event("proxy", {"result": "not_understood", "field": forwarded, "address": str(peer)}),)
+        if not any(address in network for network in trusted):
+            return address, ()
+    return peer, ()
+
+
+def parse_head(head: bytes, peer: Address = NO_ADDRESS, trusted: tuple[Network, ...] = ()) -> tuple[Request, int]:
+    """Return the request whose head, without the empty line, is `head`, and the length of the body to come.
+
+    Raises HTTPError if it is malformed, too large, or ambiguous about where it ends.
+    """
+    match = _HEAD.fullmatch(head)
+    if not match or len(head) > MAX_LINE_BYTES or head.count(b"\r\n") > MAX_FIELDS:
+        check_beginning(head + b"\r\n")
+        check_size(head)
+    if not match:
+        raise HTTPError(400, "malformed_field", "A header line is not of the form NAME: VALUE.")
+    method, target, version, lines = match.groups()
+    fields = parse_fields(lines)
+    check_host(fields, version)
+    length = content_length(fields)
+    # RFC 9110 §10.1.1; HTTP/1.0 has no Expect.
+    if b"expect" in fields and fields[b"expect"].lower() != b"100-continue" and version != b"HTTP/1.0":
+        raise HTTPError(417, "expectation", "The only expectation known is 100-continue.")
+    path = parse_target(target, method, fields)
+    # After CONNECT the bytes are not requests.
+    keep_alive = method != b"CONNECT" and keeps_alive(fields, version)
+    request = Request(method.decode("ascii"), path, fields, b"", keep_alive, version, peer)
+    if not FORWARDING_FIELDS.isdisjoint(fields):
+        client, events = client_address(fields, peer, trusted)
+        request = request._replace(client=client, events=events)
+    return request, length
+
+
+class Framer:
+    """Cuts bytes into requests: `receive` takes what arrives, `next_request` gives what is whole.
+
+    `peer` is the address at the other end of the connection; what it says of others counts if it is in `trusted`.
+    """
+
+    def __init__(self, peer: Address = NO_ADDRESS, trusted: tuple[Network, ...] = ()) -> None:
+        self.peer, self._trusted = peer, trusted
+        # What has arrived; where in it the next request begins, and how far its head has been looked at already. So
+        # nothing moves when a request is taken from the front, and no byte of a head that trickles in is read twice.
+        self._buffer, self._start, self._checked = b"", 0, 0
+        # A parsed head whose body is not here yet.
+        self._head: tuple[Request, int] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether part of a request is here, and the rest is not. A CR alone may be half of an empty line."""
+        rest = len(self._buffer) - self._start
+        return self._head is not None or rest > 1 or (rest == 1 and not self._buffer.endswith(b"\r"))
+
+    @property
+    def in_body(self) -> bool:
+        """Whether that part is at least its head."""
+        return self._head is not None
+
+    def receive(self, data: bytes) -> None:
+        """Add `data` to what has arrived."""
+        self._buffer = self._buffer[self._start :] + data
+        self._checked, self._start = max(0, self._checked - self._start), 0
+        self._skip_empty_lines()
+
+    def _skip_empty_lines(self) -> None:
+        """Skip empty lines before a request (RFC 9112 §2.2); forget a buffer that is used up."""
+        if self._head is None and (empty := _EMPTY_LINES.match(self._buffer, self._start)):
+            self._start = empty.end()
+        if self._start == len(self._buffer):
+            self._buffer, self._start, self._checked = b"", 0, 0
+
+    def next_request(self) -> Request | None:
+        """Return the next request if all of it is here, else None.
+
+        Raises HTTPError if it is malformed; then nothing that follows can be read.
+        """
+        buffer, start = self._buffer, self._start
+        if self._head is None:
+            if not buffer:
+                return None
+            # The last three bytes that were searched may begin CR LF CR LF.
+            end = buffer.find(b"\r\n\r\n", max(start, self._checked - 3), start + MAX_HEAD_BYTES + 4)
+            if end < 0:
+                self._reject_early()
+                return None
+            self._head = parse_head(buffer[start:end], self.peer, self._trusted)
+            self._start = start = end + 4
+        request, length = self._head
+        if len(buffer) - start < length:
+            return None
+        if length:
+            request = request._replace(body=buffer[start : start + length])
+        self._head, self._start, self._checked = None, start + length, start + length
+        self._skip_empty_lines()
+        return request
+
+    def _reject_early(self) -> None:
+        """Raise HTTPError for what can never become a valid head. What is only too large is read to its end first."""
+        buffer, start, checked = self._buffer, self._start, self._checked
+        new_line = buffer.find(b"\r\n", start) >= checked - 1
+        if checked <= start or new_line or _CONTROL.search(buffer, max(start, checked - 1)):
+            check_beginning(buffer[start : start + MAX_HEAD_BYTES + 1])
+        if len(buffer) - start > MAX_HEAD_BYTES:
+            # The last bytes may be half of the head's end.
+            check_size(buffer[start:].removesuffix(b"\r").removesuffix(b"\r\n"))
+        self._checked = len(buffer)
+
+    def expecting(self) -> Request | None:
+        """Return, once, the head of a request whose client waits for 100 Continue before it sends the body."""
+        if self._head is None or len(self._buffer) > self._start:
+            return None
+        head = self._head[0]
+        return head if head.fields.pop(b"expect", b"") and head.version != b"HTTP/1.0" else None
+
+    def begun(self) -> Request:
+        """Return what is known of a request that is refused or not whole."""
+        if self._head:
+            return self._head[0]
+        head = self._buffer[self._start : self._start + MAX_HEAD_BYTES + 4].partition(b"\r\n\r\n")[0]
+        match = _HEAD.match(head)
+        if not match:
+            # No answer to HEAD has a body (RFC 9110 §9.3.2).
+            return Request("HEAD" if head.startswith(b"HEAD ") else "unknown", "unknown", {}, client=self.peer)
+        method, target, version, lines = match.groups()
+        path = target.partition(b"?")[0].decode("latin-1")
+        return Request(method.decode("ascii"), path, parse_fields(lines), b"", False, version, self.peer)
+
+
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+# Charsets by whose names clients call UTF-8 or a part of it.
+_UTF8_NAMES = {b"utf-8", b"utf8", b"us-ascii", b"ascii"}
+
+
+def unescape(text: bytes) -> str:
+    """Decode one name or value of a form; a % that escapes nothing stands for itself. ValueError unless UTF-8."""
+    return _ESCAPE.sub(lambda match: bytes.fromhex(match[1].decode()), text.replace(b"+", b" ")).decode("utf-8")
+
+
+def parse_form(request: Request) -> dict[str, list[str]]:
+    """Return the fields of a form body (WHATWG URL §5.1), each with its values; ValueError if it is not one in UTF-8.
+
+    Parameters of the type are ignored (RFC 9110 §5.6.6), but for a `charset` that says otherwise.
+    """
+    content_type = request.fields.get(b"content-type", b"").lower()
+    kind, *parameters = content_type.split(b";")
+    names_and_values = [parameter.translate(None, b' \t"').partition(b"=") for parameter in parameters]
+    charsets = {value for name, _, value in names_and_values if name == b"charset"}
+    # A comma: two fields of that name.
+    if kind.strip(b" \t") != b"application/x-www-form-urlencoded" or b"," in content_type:
+        raise ValueError("not a form")
+    if not charsets <= _UTF8_NAMES:
+        raise ValueError("not in UTF-8")
+    if request.body.count(b"&") >= MAX_PAIRS:
+        raise ValueError("too many fields")
+    form: dict[str, list[str]] = {}
+    for pair in request.body.split(b"&"):
+        name, _, value = pair.partition(b"=")
+        form.setdefault(unescape(name), []).append(unescape(value))
+    return form
+
+
+def parse_cookies(request: Request, name: str) -> list[str]:
+    """Return the values of every cookie called exactly `name`, in the order they were sent (RFC 6265 §4.2).
+
+    Only SP and HTAB are trimmed: with all of Unicode's white space, "\\xa0jwt" would pass for "jwt". Other cookies are
+    ignored, however malformed.
+    """
+    wanted, found = name.encode("ascii"), []
+    for pair in request.fields.get(b"cookie", b"").split(b";", MAX_PAIRS)[:MAX_PAIRS]:
+        key, equals, value = pair.partition(b"=")
+        if equals and key.strip(b" \t") == wanted:
+            value = value.strip(b" \t")
+            # May be quoted (RFC 6265 §4.1.1).
+            if value[:1] == b'"' == value[-1:] and len(value) > 1:
+                value = value[1:-1]
+            found.append(value.decode("latin-1"))
+    return found
+
+
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+
+
+@lru_cache(maxsize=2)
+def common_fields(second: int) -> str:
+    """Return the fields of every response in the `second` since 1970 that Date names (RFC 9110 §6.6.1)."""
+    return (
+        f"Date: {formatdate(second, usegmt=True)}\r\n"
+        "Cache-Control: no-store\r\n"  # RFC 6749 §5.1
+        "X-Content-Type-Options: nosniff\r\n"
+        "Referrer-Policy: no-referrer\r\n"
+    )
+
+
+def render(response: Response, request: Request, keep_alive: bool, now: float) -> bytes:
+    """Return `response` as the answer to `request` at the time `now`, ready to be sent: every answer is made here."""
+    status, body, content_type, fields, _, policy = response
+    # 204 has no Content-Length (RFC 9110 §8.6).
+    content = "" if status == 204 else f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+    for name, value in fields:
+        # A line end would split the answer in two.
+        if not (value.isascii() and value.isprintable()):
+            raise ValueError("a control character in a header field")
+        content += f"{name}: {value}\r\n"
+    if not keep_alive:
+        content += "Connection: close\r\n"
+    elif request.version == b"HTTP/1.0":
+        content += "Connection: keep-alive\r\n"
+    policy = f"Content-Security-Policy: {policy}\r\n"
+    head = f"{_STATUS_LINES[status]}{content}{policy}{common_fields(int(now))}\r\n".encode("ascii")
+    return head if request.method == "HEAD" else head + body
+
+
+# ---- Endpoints -------------------------------------------------------------------------------------------
+# From a Request to a Response, in a few lines each.
+
+CHALLENGE = 'Bearer realm="minijwt"'  # RFC 9110 §11.6.1, RFC 6750 §3
+
+
+class Page(NamedTuple):
+    """What a browser shows at /, and its Content-Security-Policy."""
+
+    html: bytes = b""
+    policy: str = STRICT_POLICY
+
+
+NO_PAGE = Page()
+
+
+class App:
+    """Everything that an answer depends on: the whole application, without a port."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        clock: Callable[[], float] = time.time,
+        log: Callable[[Event], None] = lambda event: None,
+        cost: str = COST,
+        page: Page = NO_PAGE,
+    ) -> None:
+        self.settings, self.store, self.clock, self.log, self.page = settings, store, clock, log, page
+        self.accounts = Accounts(settings, store, clock, cost)
+        # What the log says seldom, and when it was said last.
+        self._told: dict[str, float] = {}
+        # Where the last login came from.
+        self.last_login: bytes | None = None
+        # When the store was asked last, and how it failed.
+        self._looked = -math.inf
+        self._failure: StoreFailed | None = None
+
+    def log_seldom(self, event: Event, seconds: float = math.inf) -> None:
+        """Log `event` unless one of the same name and result was logged in the last `seconds`."""
+        kind, now = event.name + event.fields.get("result", ""), self.clock()
+        if not abs(now - self._told.get(kind, -math.inf)) < seconds:
+            self._told[kind] = now
+            self.log(event)
+
+    def check_store(self) -> None:
+        """Raise StoreFailed if the store does not answer; it is asked at most once a second."""
+        now = self.clock()
+        if abs(now - self._looked) >= 1:
+            try:
+                self.store.standing("", "", 0)
+                self._failure = None
+            except StoreFailed as error:
+                self._failure = error
+            self._looked = now
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
+
+
+def json_response(status: int, value: object, *fields: tuple[str, str]) -> Response:
+    """Return `value` as JSON."""
+    return Response(status, json.dumps(value).encode("ascii"), fields=fields)
+
+
+def error_response(error: HTTPError) -> Response:
+    """Return the response that `error` stands for."""
+    body = {"message": error.message, "code": error.code}
+    return json_response(error.status, body, *error.fields)._replace(events=error.events)
+
+
+def unavailable(code: str, message: str, *events: Event) -> Response:
+    """Return a 503: not now, but soon (RFC 9110 §15.6.4)."""
+    return error_response(HTTPError(503, code, message, ("Retry-After", "1"), events=events))
+
+
+def hash_failed(error: Exception) -> Response:
+    """Return the response when a password cannot be hashed: no memory, no thread, or an OpenSSL that refuses."""
+    event = Event("hash", {"error": str(error)})
+    return unavailable("unavailable", "Passwords cannot be checked now. Try again.", event)
+
+
+def refusal(app: App, request: Request, message: str, refused: Refused) -> Response:
+    """Return the response to wrong credentials or a bad token: the tutorial's 406, or the 401 of RFC 9110 §15.5.2."""
+    about = {"result": refused.code, "user": refused.username or "unknown"}
+    if refused.code == "no_token" and place_of(request.client) == app.last_login:
+        about["hint"] = "the cookie was not kept: plain HTTP, or another site?"
+    if refused.sid is not None:
+        about["session"] = refused.sid[:8] or "none"
+    event = Event(request.path.strip("/"), {**about, "address": str(request.client)})
+    if refused.wait:
+        wait, text = ("Retry-After", str(math.ceil(refused.wait))), "Too many failed logins. Try again later."
+        return error_response(HTTPError(429, "too_many_failures", text, wait, events=(event,)))
+    challenge = (("WWW-Authenticate", CHALLENGE),) if app.settings.unauthorized_status == 401 else ()
+    return json_response(app.settings.unauthorized_status, {"message": message}, *challenge)._replace(events=(event,))
+
+
+def cookie_field(app: App, token: str, expires: int) -> tuple[str, str]:
+    """Return the Set-Cookie field that gives `token` to the browser, out of reach of scripts (RFC 6265 §4.1)."""
+    settings, date = app.settings, formatdate(expires, usegmt=True)
+    age = max(0, math.ceil(expires - app.clock()))
+    secure = "; Secure" if settings.cookie_secure else ""
+    value = f"{settings.cookie_name}={token}; Max-Age={age}; Path=/; Expires={date}"
+    return "Set-Cookie", f"{value}; HttpOnly{secure}; SameSite={settings.cookie_samesite}"
+
+
+def deleted_cookie(app: App) -> tuple[str, str]:
+    """Return the Set-Cookie field that takes the token from the browser."""
+    return cookie_field(app, "", 0)
+
+
+def token_response(app: App, tokens: Tokens, *events: Event) -> Response:
+    """Return the access token as JSON, and a new refresh token as a cookie that ends with it."""
+    cookie: tuple[tuple[str, str], ...] = ()
+    if tokens.refresh is not None:
+        cookie = (cookie_field(app, tokens.refresh, tokens.expires),)
+    # base64url and dots need no escaping: the body that json_response would make.
+    body = f'{{"accessToken": "{tokens.access}"}}'.encode("ascii")
+    return Response(200, body, fields=cookie, events=events)
+
+
+def asks_for_html(request: Request) -> bool:
+    """Tell whether Accept names text/html, as a browser's does: curl's */* is content with plain text."""
+    for media_range in request.fields.get(b"accept", b"").lower().translate(None, b" \t").split(b",", MAX_PAIRS):
+        kind, *parameters = media_range.split(b";")
+        if kind == b"text/html":
+            # A quality of 0 is a no (RFC 9110 §12.4.2).
+            return not any(re.fullmatch(rb"q=0(\.0*)?", each) for each in parameters)
+    return False
+
+
+def is_local(request: Request) -> bool:
+    """Tell whether a request was made to a loopback name, and passed no proxy that says so.
+
+    A page whose name was re-pointed to 127.0.0.1 (DNS rebinding), or a tunnel, reaches a private server as well.
+    """
+    name = request.fields.get(b"host", b"").decode("latin-1").lower()
+    name = name.partition("]")[0].lstrip("[") if name.startswith("[") else name.partition(":")[0]
+    address = parse_address(name)
+    loopback = name == "localhost" or (address is not None and address.is_loopback)
+    proxied = FORWARDING_FIELDS | {b"via"}
+    forwarded = any(name in proxied or name.startswith(b"x-forwarded-") for name in request.fields)
+    return loopback and not forwarded
+
+
+def get_root(app: App, request: Request) -> Response:
+    """GET /: the page for a browser; plain text for other clients, such as a load balancer's health check."""
+    vary = (("Vary", "Accept"),) if app.settings.page else ()
+    if app.settings.page and asks_for_html(request):
+        return Response(200, app.page.html, "text/html; charset=utf-8", vary, policy=app.page.policy)
+    app.check_store()
+    return Response(200, b"server running", "text/plain; charset=utf-8", vary)
+
+
+def form_fields(request: Request, *names: str) -> list[str]:
+    """Return the values of a form's fields; raise Refused unless there is exactly one of each."""
+    try:
+        form = parse_form(request)
+        return [value for name in names for (value,) in (form[name],)]
+    except (ValueError, KeyError):
+        raise Refused("malformed") from None
+
+
+def post_login(app: App, request: Request) -> Response:
+    """POST /login: username and password → an access token, and a refresh token in the cookie."""
+    username, password = form_fields(request, "username", "password")
+    tokens = app.accounts.login(username, password, request.client, is_local(request))
+    app.last_login = place_of(request.client)
+    about = {"user": tokens.username, "session": tokens.sid[:8], "address": str(request.client)}
+    return token_response(app, tokens, Event("login", {"result": "ok", **about}))
+
+
+def post_refresh(app: App, request: Request) -> Response:
+    """POST /refresh: the cookie → a new access token, and while rotation is on a new cookie."""
+    tokens = app.accounts.refresh(parse_cookies(request, app.settings.cookie_name))
+    app.last_login = None
+    return token_response(app, tokens)
+
+
+def post_logout(app: App, request: Request) -> Response:
+    """POST /logout: end the session, whether there is one or not, and delete the cookie."""
+    events = []
+    for each in app.accounts.logout(parse_cookies(request, app.settings.cookie_name)):
+        about = {"user": each.username, "session": each.sid[:8], "address": str(request.client)}
+        events.append(Event("logout", about))
+    return Response(204, fields=(deleted_cookie(app),), events=tuple(events))
+
+
+def post_password(app: App, request: Request) -> Response:
+    """POST /password: username, password and new_password → the password is changed, and all sessions are ended."""
+    username, password, new_password = form_fields(request, "username", "password", "new_password")
+    about = {"address": str(request.client)}
+    try:
+        user = app.accounts.change_own_password(username, password, new_password, request.client, is_local(request))
+    except ValueError as error:
+        event = Event("password", {"result": "not_acceptable", **about})
+        sentence = f"{str(error)[:1].upper()}{str(error)[1:]}."
+        raise HTTPError(422, "password_not_acceptable", sentence, events=(event,)) from None
+    event = Event("password", {"result": "ok", "user": user, **about})
+    return Response(204, fields=(deleted_cookie(app),), events=(event,))
+
+
+def bearer_token(request: Request) -> str:
+    """Return the token in Authorization (RFC 6750 §2.1); raise HTTPError if there is none."""
+    scheme, _, token = request.fields.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() != b"bearer":
+        # A client that sends no token is told no more than this (RFC 6750 §3.1).
+        raise HTTPError(401, "no_token", "Send an access token.", ("WWW-Authenticate", CHALLENGE))
+    return token.strip(b" ").decode("latin-1")
+
+
+def get_me(app: App, request: Request) -> Response:
+    """GET /me: the claims of the access token."""
+    try:
+        return json_response(200, app.accounts.whoami(bearer_token(request)))
+    except minijwt.InvalidTokenError as error:
+        field = ("WWW-Authenticate", f'{CHALLENGE}, error="invalid_token", error_description="{error.code}"')
+        raise HTTPError(401, error.code, "The access token is not good.", field) from None
+
+
+def get_explain(app: App, request: Request) -> Response:
+    """GET /explain: how the access token fares, check by check. Good or not, the answer is 200."""
+    return json_response(200, app.accounts.explain(bearer_token(request)))
+
+
+# ---- Routes ----------------------------------------------------------------------------------------------
+# Which endpoint answers, which pages may call it (CSRF, CORS), and which response each exception becomes.
+
+Endpoint = Callable[[App, Request], Response]
+
+# What an endpoint does that may take long, and where it is answered therefore. INLINE is the loop, which must not wait.
+NOTHING, READS, WRITES, HASHES = "nothing", "reads", "writes", "hashes"
+INLINE, WRITE_LANE, HASH_LANE = "inline", "write", "hash"
+
+
+class Route(NamedTuple):
+    """An endpoint, what it does, and who may see it."""
+
+    endpoint: Endpoint
+    does: str = NOTHING
+    does_rotating: str = ""  # while ROTATE_REFRESH is on, if that is something else
+    refusal: str = "Unauthorized"  # the message of a refusal
+    page_only: bool = False  # there while PAGE=on, for our own page: never CORS
+    deletes_cookie: bool = False  # even where the store fails
+
+
+ROUTES: dict[str, dict[str, Route]] = {
+    "/": {"GET": Route(get_root, READS)},
+    "/login": {"POST": Route(post_login, HASHES, refusal="Invalid credentials")},
+    "/refresh": {"POST": Route(post_refresh, READS, WRITES)},
+    "/logout": {"POST": Route(post_logout, WRITES, deletes_cookie=True)},
+    "/password": {"POST": Route(post_password, HASHES, refusal="Invalid credentials")},
+    "/me": {"GET": Route(get_me)},
+    "/explain": {"GET": Route(get_explain, page_only=True)},
+}
+
+
+def lanes_of(settings: Settings, store: Store) -> dict[tuple[str, str], str]:
+    """Return the lane of each (method, path) that is not answered on the loop."""
+    lane_of = {NOTHING: INLINE, READS: INLINE if store.inline_reads else WRITE_LANE}
+    lane_of.update({WRITES: WRITE_LANE, HASHES: HASH_LANE})
+    lanes = {}
+    for path, methods in ROUTES.items():
+        for method, route in methods.items():
+            does = (settings.rotate_refresh and route.does_rotating) or route.does
+            if lane_of[does] != INLINE:
+                lanes[method, path] = lane_of[does]
+    return lanes
+
+
+def is_for_the_page(path: str) -> bool:
+    """Tell whether `path` is there for our own page alone."""
+    return any(route.page_only for route in ROUTES.get(path, {}).values())
+
+
+def check_csrf(app: App, request: Request) -> None:
+    """Raise HTTPError if a page of another site has a browser send this POST: the cookie would come along (CSRF).
+
+    Browsers say where a request comes from, in Sec-Fetch-Site (W3C Fetch Metadata §2.3) and Origin (RFC 6454 §7), and
+    no script can change either. A client that sends neither is no browser, and has no cookie but its own.
+    """
+    site, raw_origin = request.fields.get(b"sec-fetch-site"), request.fields.get(b"origin")
+    if site is None and raw_origin is None:
+        return
+    origin = (raw_origin or b"").decode("latin-1")
+    if site is None:
+        scheme, _, authority = origin.partition("://")
+        host = request.fields.get(b"host", b"").decode("latin-1").lower()
+        hosts = {host, host.removesuffix(":" + DEFAULT_PORTS.get(scheme, ""))} - {""}
+        same = scheme in DEFAULT_PORTS and authority in hosts
+    else:
+        same = site in (b"same-origin", b"none")
+    if not same and origin not in app.settings.allowed_origins:
+        about = {"path": request.path, "origin": origin or "unknown", "address": str(request.client)}
+        message = "This request comes from a page of another site, which ALLOWED_ORIGINS does not name."
+        raise HTTPError(403, "cross_site", message, events=(Event("cross_site", about),))
+
+
+def find_route(app: App, request: Request) -> Route:
+    """Return the route of `request`, whose body need not be here yet, or the one that answers OPTIONS.
+
+    Raises HTTPError: 404, 405 with Allow (RFC 9110 §15.5.6), or 403 for a POST from a page of another site.
+    """
+    methods = {} if request.path == "*" else ROUTES.get(request.path)
+    if methods is None or (not app.settings.page and is_for_the_page(request.path)):
+        raise HTTPError(404, "not_found", "There is nothing here.")
+    route = methods.get("GET" if request.method == "HEAD" else request.method)
+    if route is None:
+        known = ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
+        if request.method == "OPTIONS":
+            return Route(lambda app, request: Response(204, fields=(("Allow", known),)))
+        raise HTTPError(405, "method_not_allowed", f"This path allows only {known}.", ("Allow", known))
+    if request.method == "POST":
+        check_csrf(app, request)
+    return route
+
+
+def add_cors_headers(app: App, request: Request, response: Response) -> Response:
+    """Let a page of an allowed origin read the answer, with the cookie sent along (Fetch §3.3: CORS)."""
+    origin = request.fields.get(b"origin", b"").decode("latin-1")
+    # No cache may hand one origin's answer to another.
+    fields = [("Vary", "Origin")]
+    if origin in app.settings.allowed_origins and not is_for_the_page(request.path):
+        fields.append(("Access-Control-Allow-Origin", origin))
+        fields.append(("Access-Control-Allow-Credentials", "true"))
+        fields.append(("Access-Control-Expose-Headers", "Retry-After, WWW-Authenticate"))
+        if request.method == "OPTIONS" and b"access-control-request-method" in request.fields:
+            fields += [("Access-Control-Allow-Methods", value) for name, value in response.fields if name == "Allow"]
+            fields.append(("Access-Control-Allow-Headers", "Authorization, Content-Type"))
+            fields.append(("Access-Control-Max-Age", "600"))  # seconds
+    return response._replace(fields=(*response.fields, *fields))
+
+
+def store_failed(app: App, request: Request, error: StoreFailed) -> Response:
+    """Return the response when the store does not work: never a wrong one."""
+    event = Event("database", {"error": str(error)})
+    response = unavailable("unavailable", "The database does not answer. Try again.", event)
+    route = ROUTES.get(request.path, {}).get(request.method)
+    if route and route.deletes_cookie:
+        return response._replace(fields=(*response.fields, deleted_cookie(app)))
+    return response
+
+
+def respond(app: App, request: Request) -> Response:
+    """Return the response to `request`: the whole server as one plain function. Raises nothing but Redo."""
+    try:
+        route = find_route(app, request)
+        return route.endpoint(app, request)
+    except HTTPError as error:
+        return error_response(error)
+    except Refused as refused:
+        return refusal(app, request, route.refusal, refused)
+    except Redo:
+        raise
+    except StoreFailed as error:
+        return store_failed(app, request, error)
+    except HashFailed as error:
+        return hash_failed(error)
+    except Exception:
+        # The traceback is for the log; the client learns only that it happened.
+        logger.exception("unexpected error")
+        return error_response(HTTPError(500, "internal_error", "Something went wrong here."))
+
+
+# ==== Part III: Bytes move ================================================================================
+# The conversation with one client is a generator that moves no bytes itself, so the order of an HTTP exchange is read
+# from top to bottom. Two drivers run it: `Handler.handle` with blocking reads, under the standard library's own server,
+# and `Server`, one loop around one selector, for thousands of clients.
+
+
+# ---- Conversation ----------------------------------------------------------------------------------------
+# One client's side of HTTP, from its first byte to the last answer. Where the generator stands is the state of the
+# connection.
+
+COMPLAINT_SECONDS = 60.0  # between two lines in the log about the same trouble
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"  # RFC 9110 §15.2.1
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One client, whichever server drives the conversation with it. `handler_for` gives it its App."""
+
+    app: App
+    framer: Framer
+    timeout = 10.0  # seconds for a blocking read
+    last = False  # whether the next response is the last one
+
+    def converse(self) -> Conversation:
+        """Run one connection. Yields what its driver has to do, and is sent the outcome:
+
+            bytes    send these, if any, then receive: what arrived, b"" at the end of the stream; None to go on with
+                     input that is here already, as long as `framer` is busy
+            Request  answer it: its Response
+
+        Returns the last bytes to send. The driver throws TimeoutError in if the client is too slow.
+        """
+        peer = parse_address(self.client_address[0]) or NO_ADDRESS
+        framer = self.framer = Framer(peer, self.app.settings.trusted_proxies)
+        answer = b""
+        try:
+            while True:
+                data = yield answer
+                if data:
+                    framer.receive(data)
+                elif data is not None:
+                    # An incomplete request is never acted upon (RFC 9112 §8).
+                    if framer.busy:
+                        raise HTTPError(400, "incomplete", "The request ended before it was complete.")
+                    return b""
+                request, answer = framer.next_request(), b""
+                if request is not None:
+                    response = yield request
+                    keep_alive = request.keep_alive and not self.last
+                    answer = self.log_and_render(response, request, keep_alive)
+                    if not keep_alive:
+                        return answer
+                elif (head := framer.expecting()) is not None:
+                    # A body that will be refused is not asked for (RFC 9110 §10.1.1).
+                    find_route(self.app, head)
+                    answer = CONTINUE
+                # Free them: this frame stays alive while the client is idle.
+                data = request = response = None
+        except HTTPError as error:
+            # The start of the next request is unknown, so the connection is closed.
+            fault = error
+        except TimeoutError:
+            if not framer.busy:
+                return b""
+            fault = HTTPError(408, "timeout", "The request took too long to arrive.")
+        return self.log_and_render(error_response(fault), framer.begun(), keep_alive=False)
+
+    def log_and_render(self, response: Response, request: Request, keep_alive: bool) -> bytes:
+        """Add CORS fields, log the events, and return the bytes of the response."""
+        app = self.app
+        if app.settings.allowed_origins:
+            response = add_cors_headers(app, request, response)
+        for event in response.events:
+            if event.name == "database":
+                app.log_seldom(event, COMPLAINT_SECONDS)
+            else:
+                app.log(event)
+        for event in request.events:
+            app.log_seldom(event)
+        if app.settings.access_log:
+            about = {"method": request.method, "path": request.path, "status": str(int(response.status))}
+            app.log(Event("request", {**about, "address": str(request.client)}))
+        return render(response, request, keep_alive, app.clock())
+
+    def handle(self) -> None:
+        """Answer one request of the stock server's socket, then close: an idle client would hold a thread."""
+        self.last = True
+        conversation = self.converse()
+        # OSError: the client is silent or gone.
+        with suppress(OSError):
+            try:
+                step = next(conversation)
+                while True:
+                    if isinstance(step, Request):
+                        step = conversation.send(respond(self.app, step))
+                    else:
+                        self.wfile.write(step)
+                        step = conversation.send(self.rfile.read1(MAX_HEAD_BYTES))
+            except StopIteration as end:
+                self.wfile.write(end.value)
+
+
+def handler_for(app: App) -> type[Handler]:
+    """Return a handler class for `app`, to be given to `http.server.ThreadingHTTPServer`."""
+    return type("Handler", (Handler,), {"app": app})
+
+
+# ---- Lanes -----------------------------------------------------------------------------------------------
+# Where requests are answered that the loop must not wait for: password work in a few threads, writing in one thread
+# that takes all waiting requests into one commit.
+
+# The number of processors that this process may use.
+PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+HASHES_AT_ONCE = min(8, max(1, PROCESSORS - 1))  # 16 MiB each; one processor is for the loop
+MAX_WAITING_LOGINS = 64
+MAX_SERVED_PLACES = 1_000  # remembered
+WRITES_AT_ONCE = 256  # requests to a commit
+
+
+class Client(Handler):
+    """A Handler that the Server drives: its socket, and how far the conversation with it has come.
+
+    Does not call BaseHTTPRequestHandler.__init__, which would read and answer at once.
+    """
+
+    def __init__(self, app: App, client: Any, address: str) -> None:
+        """`client` is a non-blocking socket, or what speaks TLS over one."""
+        self.app, self.socket, self.client_address = app, client, (address, 0)
+        self.conversation: Conversation | None = self.converse()  # None once the last answer has been made
+        next(self.conversation)
+        self.unsent = b""  # what is left of an answer that is being sent
+        self.wants = 0  # the events that we wait for; 0 while its request is answered
+        self.watched = 0  # the events that the selector watches
+        self.since = self.deadline = 0.0  # when that waiting began and when it ends, seconds of the server's clock
+
+
+class Login(NamedTuple):
+    """A request that has a password hashed."""
+
+    client: Client
+    request: Request
+    place: bytes
+    account: bytes  # the username as the form spells it: enough to keep attempts of one account apart
+
+
+class LoginQueue:
+    """Logins that wait for a thread: a queue for each place, and the places take turns.
+
+    So a flood from one place delays another place by one hash at most. Attempts of one account from one place are
+    hashed one after the other: what is still being hashed is not taken for a failure.
+    """
+
+    def __init__(self) -> None:
+        # In the order of their turns: a new place, and one that was served, is at the end.
+        self._places: OrderedDict[bytes, deque[Login]] = OrderedDict()
+        # Places that were served, the last one at the end.
+        self._served: OrderedDict[bytes, None] = OrderedDict()
+        self._hashing: set[tuple[bytes, bytes]] = set()
+
+    def put(self, login: Login) -> Login | None:
+        """Add `login`. Return the one that has to go if too many wait.
+
+        That is the newest of the longest queue; of several queues as long, that of the place served last.
+        """
+        self._places.setdefault(login.place, deque()).append(login)
+        if sum(map(len, self._places.values())) <= MAX_WAITING_LOGINS:
+            return None
+        most = max(map(len, self._places.values()))
+        longest = [place for place, waiting in self._places.items() if len(waiting) == most]
+        place = next((each for each in reversed(self._served) if each in longest), longest[-1])
+        return self._without(self._places[place], self._places[place].pop())
+
+    def take(self) -> Login | None:
+        """Return the login whose turn it is, until `done` is called with it; None if none can be hashed now."""
+        for place, waiting in self._places.items():
+            for login in waiting:
+                if (place, login.account) not in self._hashing:
+                    self._hashing.add((place, login.account))
+                    self._places.move_to_end(place)
+                    self._served[place] = None
+                    self._served.move_to_end(place)
+                    if len(self._served) > MAX_SERVED_PLACES:
+                        self._served.popitem(last=False)
+                    waiting.remove(login)
+                    return self._without(waiting, login)
+        return None
+
+    def _without(self, emptied: deque[Login], login: Login) -> Login:
+        if not emptied:
+            del self._places[login.place]
+        return login
+
+    def done(self, login: Login) -> None:
+        """Let the next attempt of the same account have its turn."""
+        self._hashing.discard((login.place, login.account))
+
+
+class Lanes:
+    """Answers requests outside the loop; `post` schedules a call on it, `answered` takes the response."""
+
+    def __init__(self, app: App, post: Callable[..., None], answered: Callable[[Client, Response], None]) -> None:
+        self._app, self._post, self._answered = app, post, answered
+        self._logins, self._hashing = LoginQueue(), 0
+        # Requests of this turn that write, handed over in one piece.
+        self._pending: list[tuple[Client, Request]] = []
+        self._writes: queue.SimpleQueue[list[tuple[Client, Request]]] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write, name="write", daemon=True)
+        self._writer.start()
+
+    def submit(self, lane: str, client: Client, request: Request) -> None:
+        """Have `request` answered in `lane`."""
+        if lane == WRITE_LANE:
+            return self._pending.append((client, request))
+        name = re.search(rb"(?:\A|&)username=([^&]*)", request.body)
+        crowded_out = self._logins.put(Login(client, request, place_of(request.client), name[1] if name else b""))
+        if crowded_out:
+            response = unavailable("busy", "Too many people are logging in. Try again.")
+            self._post(self._answered, crowded_out.client, response)
+        return self._start_hashing()
+
+    def _start_hashing(self) -> None:
+        while self._hashing < HASHES_AT_ONCE and (login := self._logins.take()):
+            self._hashing += 1
+            try:
+                threading.Thread(target=self._hash, args=(login,), name="hash", daemon=True).start()
+            except RuntimeError as error:
+                self._post(self._hashed, login, hash_failed(error))
+
+    def _hash(self, login: Login) -> None:
+        # Whatever happens, the client has an answer and the next login its turn.
+        response = unavailable("unavailable", "Something went wrong here.")
+        try:
+            response = respond(self._app, login.request)
+            self._app.store.close()
+        finally:
+            self._post(self._hashed, login, response)
+
+    def _hashed(self, login: Login, response: Response) -> None:
+        self._hashing -= 1
+        self._logins.done(login)
+        self._answered(login.client, response)
+        self._start_hashing()
+
+    def hand_over(self) -> None:
+        """Let the writer have what this turn has for it."""
+        if self._pending:
+            self._writes.put(self._pending)
+            self._pending = []
+
+    def _write(self) -> None:
+        """Answer all waiting requests within one commit, and only then let the answers go. An empty list ends it."""
+        while works := self._writes.get():
+            while len(works) < WRITES_AT_ONCE and not self._writes.empty():
+                more = self._writes.get()
+                if not more:
+                    self._writes.put(more)
+                    break
+                works += more
+            try:
+                responses = self._app.store.batch([partial(respond, self._app, request) for _, request in works])
+            except StoreFailed as error:
+                responses = [store_failed(self._app, request, error) for _, request in works]
+            except Exception:
+                # The next requests must still be answered.
+                logger.exception("unexpected error")
+                responses = [unavailable("unavailable", "Something went wrong here.")] * len(works)
+            self._post(self._written, [client for client, _ in works], responses)
+        self._app.store.close()
+
+    def _written(self, clients: list[Client], responses: list[Response]) -> None:
+        for client, response in zip(clients, responses):
+            self._answered(client, response)
+
+    def close(self) -> None:
+        """Take no more, and free what the loop and the writer have of the store."""
+        self._writes.put([])
+        self._writer.join(1.0)
+        self._app.store.close()
+
+
+# ---- Server ----------------------------------------------------------------------------------------------
+# A turn of the loop has four phases: receive and parse what has arrived, answer it on one snapshot of the store (taken
+# after it arrived, so never stale), render, send. With the same functions, a refresh answered in phases takes a quarter
+# less time than one answered by itself. A turn answers one request of each client, however many have arrived. A slow
+# client costs a buffer, not a thread.
+
+REQUEST_SECONDS = 5.0  # from the first byte of a request, or of a new client, to the last
+IDLE_SECONDS = 30.0  # between two requests
+WRITE_SECONDS = 10.0  # for a client to take an answer
+LINGER_SECONDS = 2.0  # for a client to close, once the last answer is sent
+SWEEP_SECONDS = 1.0  # between two looks at the deadlines
+REST_SECONDS = 0.1  # without accepting, once that has failed; between two looks while stopping
+TURN_SECONDS = 0.005  # of receiving, and of answering, before what has been answered is sent
+SHUTDOWN_SECONDS = 10.0  # for answers in flight when told to stop
+LAST_SECONDS = 0.5  # for an idle client, after `stop`, to send a request that is still answered
+BACKLOG = 1_024  # connections that may wait to be accepted
+ACCEPTS_AT_ONCE = 16  # of them, in a turn
+MAX_CONNECTIONS = 4_096
+SPARE_SHARE = 32  # 1/32 of the capacity is dropped beyond the excess, so that clients are rarely sorted
+RECEIVE_BYTES = 8_192  # at one time
+RECORD_BYTES = 4_096  # of TLS; the largest takes four times the memory of each slow client
+MAX_BYTES_WITHOUT_DATA = 65_536  # of TLS: handshakes and key updates
+READABLE, WRITABLE = selectors.EVENT_READ, selectors.EVENT_WRITE
+
+
+class TLSSocket:
+    """TLS over a non-blocking socket, with the few methods of a socket that the Server calls.
+
+    Unlike ssl.SSLSocket it reads a bounded number of bytes at a time. That one reads for as long as records arrive that
+    hold no data (KeyUpdate, RFC 8446 §4.6.3), and so could be kept reading for ever.
+    """
+
+    def __init__(self, plain: socket.socket, context: ssl.SSLContext) -> None:
+        self._plain, self._incoming, self._outgoing = plain, ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        # Bytes for the client that the socket has not taken, and bytes of the client since it has sent data.
+        self._unsent, self._without_data = b"", 0
+        self.handshaking, self.ended, self._shut = True, False, False
+        self.fileno, self.close = plain.fileno, plain.close
+
+    def recv(self, size: int) -> bytes:
+        """Return what has arrived, b"" at the end; raise BlockingIOError if that is nothing yet.
+
+        Raises ssl.SSLError for what is no TLS, and OSError as a socket does.
+        """
+        if self.ended:
+            return b""
+        arrived, data = self._plain.recv(size), b""
+        if self._shut:
+            return arrived
+        self._incoming.write(arrived)
+        if not arrived:
+            self._incoming.write_eof()
+        try:
+            if self.handshaking:
+                self._tls.do_handshake()
+                self.handshaking = False
+            while piece := self._tls.read(size):
+                data += piece
+            self.ended = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLEOFError:
+            # The client has closed without a word, as many do.
+            self.ended = True
+        except ssl.SSLError:
+            # What came before it counts.
+            if not data:
+                raise
+        finally:
+            self._flush()
+        self._without_data = 0 if data else self._without_data + len(arrived)
+        # Answers to key updates count as well: the client may not read them.
+        if max(self._without_data, len(self._unsent)) > MAX_BYTES_WITHOUT_DATA:
+            raise ConnectionAbortedError
+        if not data and not self.ended:
+            raise BlockingIOError
+        return data
+
+    def send(self, data: bytes) -> int:
+        """Take a part of `data` and return its length; raise BlockingIOError while bytes taken before are not sent."""
+        self._flush()
+        if self._unsent:
+            raise BlockingIOError
+        taken = self._tls.write(data[:RECORD_BYTES]) if data else 0
+        self._flush()
+        return taken
+
+    def _flush(self) -> None:
+        self._unsent += self._outgoing.read()
+        if self._unsent:
+            with suppress(BlockingIOError, InterruptedError):
+                self._unsent = self._unsent[self._plain.send(self._unsent) :]
+
+    def shutdown(self, how: int) -> None:
+        """Say that no more will be sent. What arrives from now on is returned as it is, and only thrown away."""
+        # SSLWantReadError: the client has not said so yet. Other errors: there is no TLS to end.
+        with suppress(ssl.SSLError):
+            self._tls.unwrap()
+        self._flush()
+        self._shut, self.ended = True, False
+        self._plain.shutdown(how)
+
+
+class Server:
+    """Serves an App over non-blocking sockets in one thread, until `stop` is called."""
+
+    def __init__(
+        self,
+        app: App,
+        sockets: list[socket.socket],
+        tls: ssl.SSLContext | None = None,
+        capacity: int = MAX_CONNECTIONS,
+        clock: Callable[[], float] = time.monotonic,
+        every_second: Callable[[], None] = lambda: None,
+    ) -> None:
+        """At most `capacity` clients are connected at one time. `clock` returns monotonic seconds."""
+        self.app, self.clients, self.stopping = app, set[Client](), False
+        self._sockets, self._tls, self._capacity, self._clock = sockets, tls, capacity, clock
+        self._every_second = every_second
+        self._lane_of = lanes_of(app.settings, app.store)
+        self._selector = selectors.DefaultSelector()
+        # Functions to be called on the loop, and the socket that wakes it for them.
+        self._mail: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = queue.SimpleQueue()
+        self._bell, self.waker = socket.socketpair()
+        self._bell.setblocking(False)
+        self.waker.setblocking(False)
+        # What is left of each phase for the next turn.
+        self._ready: deque[Client | Callable[[], Any]] = deque()
+        self._requests: deque[tuple[Client, Request]] = deque()
+        self._outbox: list[tuple[Client, bytes]] = []
+        self._now, self._end, self._listening = clock(), math.inf, False
+        self._resting_until = -math.inf
+
+    # -- the loop
+
+    def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Call `ready` when listening, then accept and answer until told to stop; end in an orderly way."""
+        self._lanes = Lanes(self.app, self.post, self._resume)
+        self._selector.register(self._bell, READABLE, self._read_mail)
+        self._listen()
+        ready()
+        swept = self._now
+        while not self.stopping or (self.clients and self._now < self._end):
+            pause = SWEEP_SECONDS if self._listening else REST_SECONDS
+            self._turn(pause)
+            if self._now >= swept + pause:
+                swept = self._now
+                self._sweep()
+                self._every_second()
+        for client in list(self.clients):
+            self._hang_up(client)
+        self._lanes.close()
+        for each in (self._selector, self._bell, self.waker):
+            each.close()
+
+    def post(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Have `function` called on the loop; may be called by any thread, and by a signal handler."""
+        self._mail.put((function, arguments))
+        # OSError: so many have rung that it will wake anyway, or the loop has ended.
+        with suppress(OSError):
+            self.waker.send(b"\0")
+
+    def _read_mail(self) -> None:
+        with suppress(BlockingIOError):
+            self._bell.recv(4_096)
+        for _ in range(self._mail.qsize()):
+            function, arguments = self._mail.get()
+            function(*arguments)
+
+    def _turn(self, pause: float) -> None:
+        """Receive and parse what has arrived, answer it, render the responses, send them. Wait at most `pause`."""
+        if not self._ready:
+            keys = self._selector.select(0 if self._requests or self._outbox else pause)
+            self._ready.extend([key.data for key, _ in keys])
+        self._now = self._clock()
+        end = self._now + TURN_SECONDS
+        while self._ready and self._clock() <= end:
+            ready = self._ready.popleft()
+            if isinstance(ready, Client):
+                self._hear(ready)
+            else:
+                ready()
+        if self._requests:
+            answered: list[tuple[Client, Response]] = []
+            end = self._clock() + TURN_SECONDS
+            with self.app.store.reading(len(self._requests) > 1):
+                while self._requests and (not answered or self._clock() <= end):
+                    client, request = self._requests.popleft()
+                    response = self._respond(client, request)
+                    if response is not None:
+                        answered.append((client, response))
+            self._lanes.hand_over()
+            for client, response in answered:
+                self._resume(client, response)
+        outbox, self._outbox = self._outbox, []
+        for client, answer in outbox:
+            self._send(client, answer)
+
+    def _respond(self, client: Client, request: Request) -> Response | None:
+        """Return the response to `request`; None if it is made in another lane."""
+        lane = self._lane_of.get((request.method, request.path))
+        if lane is None:
+            try:
+                return respond(self.app, request)
+            except Redo:
+                lane = WRITE_LANE
+        self._lanes.submit(lane, client, request)
+        return None
+
+    # -- one client
+
+    def _allow(self, client: Client, seconds: float) -> None:
+        """Give the client `seconds` from now for what it has to do."""
+        client.since, client.deadline = self._now, self._now + seconds
+
+    def _want(self, client: Client, events: int) -> None:
+        """Have the selector watch for `events` of the client; 0: for none."""
+        client.wants = events
+        if events != client.watched:
+            if not client.watched:
+                self._selector.register(client.socket, events, client)
+            elif events:
+                self._selector.modify(client.socket, events, client)
+            else:
+                self._selector.unregister(client.socket)
+            client.watched = events
+        if self._tls and events == READABLE and client.socket.ended:
+            # The end has arrived already, together with data.
+            self._ready.append(client)
+
+    def _hear(self, client: Client) -> None:
+        """Go on with a client whose socket is ready."""
+        if not client.wants:
+            # It sends more before it has an answer: that waits in the kernel.
+            self._want(client, 0)
+        elif client.wants == WRITABLE:
+            self._outbox.append((client, b""))
+        elif (data := self._receive(client)) is not None:
+            if client.conversation is not None:
+                self._resume(client, data)
+            elif not data:
+                # What comes after the last answer is only read so that the answer is not lost.
+                self._hang_up(client)
+
+    def _receive(self, client: Client) -> bytes | None:
+        """Return what has arrived, b"" at the end of the stream; None if that is nothing yet."""
+        try:
+            data: bytes = client.socket.recv(RECEIVE_BYTES)
+            return data
+        except (BlockingIOError, InterruptedError):
+            pass
+        except ssl.SSLError:
+            # Not TLS, or broken TLS: let the alert arrive.
+            client.conversation = None
+            self._linger(client)
+        except OSError:
+            self._hang_up(client)
+        return None
+
+    def _resume(self, client: Client, outcome: Any) -> None:
+        """Go on with the conversation until it needs something. TimeoutError as `outcome` is thrown into it."""
+        talk, begun = client.conversation, client.framer.busy
+        if talk is None:
+            return
+        try:
+            step = talk.throw(outcome) if outcome is TimeoutError else talk.send(outcome)
+        except StopIteration as end:
+            client.conversation, client.wants = None, 0
+            self._outbox.append((client, end.value))
+        except Exception:
+            # One client's fault must not stop the others.
+            logger.exception("a conversation broke off")
+            self._hang_up(client)
+        else:
+            if isinstance(step, Request):
+                client.wants = 0
+                self._requests.append((client, step))
+            elif step:
+                client.wants = 0
+                self._outbox.append((client, step))
+            else:
+                self._want(client, READABLE)
+                if client.framer.busy and not begun:
+                    self._allow(client, REQUEST_SECONDS)
+
+    def _send(self, client: Client, answer: bytes) -> None:
+        """Send `answer`, after what was left of the one before; then go on, or close if it was the last."""
+        data, begun, blocked = client.unsent + answer, client.wants == WRITABLE, False
+        try:
+            while data:
+                data = data[client.socket.send(data) :]
+            if self._tls:
+                # It may hold what it has taken.
+                client.socket.send(b"")
+        except (BlockingIOError, InterruptedError):
+            blocked = True
+        except (OSError, ssl.SSLError):
+            return self._hang_up(client)
+        client.unsent = data
+        if blocked:
+            self._want(client, WRITABLE)
+            if not begun:
+                self._allow(client, WRITE_SECONDS)
+        elif client.conversation is None:
+            self._linger(client)
+        elif client.framer.busy:
+            self._allow(client, REQUEST_SECONDS)
+            self._resume(client, None)
+        else:
+            self._allow(client, LAST_SECONDS if self.stopping else IDLE_SECONDS)
+            self._want(client, READABLE)
+        return None
+
+    def _linger(self, client: Client) -> None:
+        """Close our side, and wait until the client closes its own.
+
+        To close at once, with input unread, would reset the connection and might destroy the answer (RFC 9112 §9.6).
+        """
+        self._allow(client, LINGER_SECONDS)
+        try:
+            client.socket.shutdown(socket.SHUT_WR)
+            self._want(client, READABLE)
+        except OSError:
+            self._hang_up(client)
+
+    def _hang_up(self, client: Client) -> None:
+        """Close at once."""
+        self.clients.discard(client)
+        client.conversation, client.unsent = None, b""
+        self._want(client, 0)
+        client.socket.close()
+
+    def _sweep(self) -> None:
+        """Time out clients past their deadline: 408 if a request has begun, otherwise just close. End a rest."""
+        for client in [each for each in self.clients if each.deadline < self._now and each.wants]:
+            handshaking = self._tls and client.socket.handshaking
+            if client.conversation is None or client.wants == WRITABLE or handshaking:
+                self._hang_up(client)
+            else:
+                self._resume(client, TimeoutError)
+        if not self._listening and not self.stopping and self._resting_until <= self._now:
+            self._listen()
+
+    # -- who is let in
+
+    def _listen(self) -> None:
+        """Have the selector tell of clients that connect."""
+        self._listening = True
+        for listener in self._sockets:
+            self._selector.register(listener, READABLE, partial(self._accept, listener))
+
+    def _rest(self, seconds: float) -> None:
+        """Accept no clients for `seconds`: they wait in the kernel."""
+        if self._listening:
+            for listener in self._sockets:
+                self._selector.unregister(listener)
+        self._listening, self._resting_until = False, self._now + seconds
+
+    def _complain(self, reason: str) -> None:
+        """Rest a moment, and log why: once a minute."""
+        self._rest(REST_SECONDS)
+        event = Event("accept", {"result": reason, "connections": str(len(self.clients))})
+        self.app.log_seldom(event, COMPLAINT_SECONDS)
+
+    def _accept(self, listener: socket.socket) -> int:
+        """Take in a few of those that wait at `listener`, and return how many. They count before any TLS handshake.
+
+        Connections with a request in progress are never dropped. When there are too many, idle ones go first.
+        """
+        if listener.fileno() < 0:
+            # It was closed by `stop`, in this very turn.
+            return 0
+        self._drop(len(self.clients) - self._capacity)
+        if len(self.clients) >= self._capacity + ACCEPTS_AT_ONCE:
+            self._complain("no_idle_client")
+            return 0
+        accepted = []
+        for _ in range(ACCEPTS_AT_ONCE):
+            try:
+                accepted.append(listener.accept())
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                break
+            except OSError as error:
+                # It may well fail again at once.
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._drop(1)
+                self._complain(errno.errorcode.get(error.errno or 0, "unknown"))
+                break
+        self._drop(len(self.clients) + len(accepted) - self._capacity)
+        for peer, address in accepted:
+            self._take_in(peer, address[0])
+        return len(accepted)
+
+    def _take_in(self, peer: socket.socket, address: str) -> None:
+        """Begin a conversation."""
+        peer.setblocking(False)
+        client = Client(self.app, TLSSocket(peer, self._tls) if self._tls else peer, address)
+        client.last = self.stopping
+        self.clients.add(client)
+        self._allow(client, REQUEST_SECONDS)
+        self._want(client, READABLE)
+
+    def _drop(self, excess: int) -> None:
+        """Hang up on `excess` idle clients and a few more: largest place first, then the oldest."""
+        if excess > 0:
+            idle = [(place_of(each.framer.peer), each) for each in self.clients if each.wants]
+            held = Counter(place for place, _ in idle)
+            order = [(-held[place], each.framer.in_body, each.since, id(each), each) for place, each in idle]
+            for *_, client in heapq.nsmallest(excess + self._capacity // SPARE_SHARE, order):
+                self._hang_up(client)
+
+    def stop(self) -> None:
+        """Accept what is connected already, stop listening, answer what has arrived, close. Called on the loop."""
+        if self.stopping:
+            return
+        self.stopping, self._end = True, self._now + SHUTDOWN_SECONDS
+        self._rest(math.inf)
+        for listener in self._sockets:
+            for _ in range(BACKLOG // ACCEPTS_AT_ONCE):
+                if not self._accept(listener):
+                    break
+            listener.close()
+        for client in self.clients:
+            client.last = True
+            if client.conversation and client.wants == READABLE and not client.framer.busy:
+                client.deadline = min(client.deadline, self._now + LAST_SECONDS)
+
+
+# ==== Part IV: What keeps it standing =====================================================================
+# What an operator needs: a log that never stalls the server, a store that lasts, settings whose faults are said in one
+# sentence each, a start that refuses what is dangerous in the open, and commands.
+
+
+# ---- Log -------------------------------------------------------------------------------------------------
+# One line of key=value for each thing that an operator may have to know. Never a token, a password or a secret.
+
+LOG_FORMAT = "%(levelname)s: %(message)s"
+MAX_VALUE_CHARS = 64
+# Events whose values come from the operator and the system, not from clients; so they may be longer.
+LONG_EVENTS, MAX_LONG_CHARS = {"start", "settings", "user", "database", "hash"}, 1_024
+MAX_WAITING_LINES = 1_000
+
+
 def log_line(now: float, event: Event) -> str:
     """Return `event` as one line of ASCII: its time in UTC, its name, its fields; quoted where they need it."""
     words = [time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)), event.name]
+    most = MAX_LONG_CHARS if event.name in LONG_EVENTS else MAX_VALUE_CHARS
     for name, value in event.fields.items():
-        text = value[:MAX_VALUE_CHARS].encode("unicode_escape").decode("ascii").replace('"', '\\"')
+        text = value[:most].encode("unicode_escape").decode("ascii").replace('"', '\\"')
         words.append(f'{name}="{text}"' if re.search('[ "=]', text) or not text else f"{name}={text}")
     return " ".join(words)
 
@@ -1060,8 +2359,9 @@ class Log:
     def _write(self) -> None:
         while (line := self._lines.get()) is not None:
             rest = f"{line}\n".encode("utf-8", "backslashreplace")
-            with suppress(OSError, ValueError):  # the reader has gone
-                while rest and (written := self._stream.write(rest)):  # None: it takes nothing now, and would not wait
+            # The reader may have gone. None: it takes nothing now, and would not wait.
+            with suppress(OSError, ValueError):
+                while rest and (written := self._stream.write(rest)):
                     rest = rest[written:]
 
     def close(self, seconds: float = 1.0) -> None:
@@ -1076,385 +2376,987 @@ def raw_stderr() -> RawIOBase:
     return open(os.devnull if sys.stderr is None else sys.stderr.fileno(), "wb", 0, closefd=sys.stderr is None)
 
 
-# ---- Messages --------------------------------------------------------------------------------------------
-# Bytes to Request, Response to bytes (RFC 9110, RFC 9112). Does no I/O: whoever has bytes hands them in.
+# ---- SQLite store ----------------------------------------------------------------------------------------
+# A Store that lasts, for all processes of one machine. All SQL is in this room, and SQLite 3.26 is enough for it.
 
-MAX_LINE_BYTES = 8_192  # a request line or a field: RFC 9112 §3 wants 8,000 at least
-MAX_HEAD_BYTES = 32_768  # of all of them: eight cookie jars of 4 KB
-MAX_FIELDS = 100  # a browser sends about twenty
-MAX_BODY_BYTES = 16_384  # a login form needs about a hundred
-MAX_PAIRS = 200  # fields of a form, cookies of a request; more are only there to keep us busy
-
-
-class HTTPError(Exception):
-    """An answer that says no, with a sentence for people and a stable code for programs."""
-
-    def __init__(
-        self, status: int, code: str, message: str, *fields: tuple[str, str], events: tuple[Event, ...] = ()
-    ) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message, self.fields, self.events = status, code, message, fields, events
-
-
-def _malformed(code: str, message: str) -> HTTPError:
-    return HTTPError(HTTPStatus.BAD_REQUEST, code, message)
-
-
-NO_ADDRESS = ipaddress.IPv4Address(0)
-
-
-def parse_address(text: str) -> Address | None:
-    """Return the address that `text` spells, an IPv4 one if it is mapped into IPv6; None if it spells none."""
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
-
-
-class Request(NamedTuple):
-    """One whole request."""
-
-    method: str
-    path: str  # without the query, which no endpoint looks at
-    fields: dict[bytes, bytes]
-    body: bytes = b""
-    keep_alive: bool = True
-    version: bytes = b"HTTP/1.1"
-    client: Address = NO_ADDRESS  # who sent it: the peer, or what a trusted proxy says
+SCHEMA_VERSION = 2
+APPLICATION_ID = 0x6D6A7774  # "mjwt", in the file's header
+TABLES = """
+CREATE TABLE user (
+    name TEXT PRIMARY KEY,       -- NFC
+    password TEXT NOT NULL,      -- as hash_password makes it
+    epoch TEXT NOT NULL          -- random; copied into refresh tokens, which are void when it changes
+) WITHOUT ROWID;
+CREATE TABLE session (           -- only those that were rotated or ended; without a row: generation 0, alive
+    sid TEXT PRIMARY KEY,
+    generation INTEGER NOT NULL, -- of the newest refresh token
+    rotated REAL NOT NULL,       -- when it was made, seconds since 1970
+    ended INTEGER NOT NULL,      -- 1: no token of this session is ever good again
+    expires INTEGER NOT NULL     -- the exp of all its tokens, seconds since 1970: then the row may go
+) WITHOUT ROWID;
+CREATE INDEX session_expires ON session (expires);
+CREATE TABLE failure (           -- attempts to log in, by account and place
+    key BLOB PRIMARY KEY,        -- a digest of both
+    attempts INTEGER NOT NULL,
+    next REAL NOT NULL,          -- when the next attempt is allowed, seconds since 1970
+    expires REAL NOT NULL        -- when all is forgotten
+) WITHOUT ROWID;
+CREATE INDEX failure_expires ON failure (expires);
+CREATE TABLE pruned (
+    latest INTEGER NOT NULL      -- the largest session.expires that was ever deleted
+);
+INSERT INTO pruned VALUES (0)"""
+# Schema 1 knew users for whom the tutorial's tokens were good; SQLite before 3.35 cannot drop a column.
+FROM_SCHEMA_1 = """
+CREATE TABLE new_user (name TEXT PRIMARY KEY, password TEXT NOT NULL, epoch TEXT NOT NULL) WITHOUT ROWID;
+INSERT INTO new_user SELECT name, password, epoch FROM user;
+DROP TABLE user;
+ALTER TABLE new_user RENAME TO user"""
+BUSY_SECONDS = 5.0  # for a writer to wait for another process
 
 
-STRICT_POLICY = "default-src 'none'; connect-src 'self'; frame-ancestors 'none'"  # of every answer but the page
+class _Closing(sqlite3.Connection):
+    """A connection that closes when its thread ends: Python 3.13 warns of one that does not."""
+
+    def __del__(self) -> None:
+        with suppress(sqlite3.Error):
+            self.close()
 
 
-class Response(NamedTuple):
-    """One whole answer, but for what every answer has."""
+class _OfThread(threading.local):
+    """What each thread has to itself: a connection that waits and writes, one that does neither, and which is used."""
 
-    status: int
-    body: bytes = b""
-    content_type: str = "application/json; charset=utf-8"
-    fields: tuple[tuple[str, str], ...] = ()
-    events: tuple[Event, ...] = ()  # for the log, once the answer is final
-    policy: str = STRICT_POLICY  # Content-Security-Policy
+    writer: sqlite3.Connection | None = None
+    reader: sqlite3.Connection | None = None
+    reading = False
 
 
-# RFC 9110 §5.6.2: what a method and a field's name consist of
-_TCHAR = re.escape(rb"!#$%&'*+-.^_`|~") + b"0-9A-Za-z"
-_REQUEST_LINE = re.compile(rb"[%b]+ [!-~\x80-\xff]+ (HTTP/[0-9]\.[0-9])" % _TCHAR)  # RFC 9112 §3
-# A whole head without its last CR LF (RFC 9112 §2, §3, §5). No line is folded, no white space stands before a colon:
-# to one server that would be a field, and to the next one none.
-_HEAD = re.compile(
-    rb"([%b]+) ([!-~\x80-\xff]+) (HTTP/1\.[0-9])((?:\r\n[%b]+:[\t -~\x80-\xff]*)*)" % (_TCHAR, _TCHAR)
-)
-# What no head may hold. About a bare CR or LF two servers disagree how many requests they see (RFC 9112 §2.2, §11.2).
-_CONTROL = re.compile(rb"[^\t\r\n -~\x80-\xff]|\r(?!\n|\Z)|(?<!\r)\n")
-_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
-# RFC 9110 §7.2, without percent-encoding and sub-delims
-_HOST_FIELD = re.compile(rb"(?:[0-9A-Za-z._~-]+|\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\])(?::[0-9]{0,5})?")
-_ABSOLUTE = re.compile(rb"(?i:https?)://(" + _HOST_FIELD.pattern + rb")(/[^?]*)?(?:\?.*)?")  # RFC 3986 §3
+class SQLiteStore:
+    """The SQLite file at `path`. With `create`, made with mode 0600 if there is none."""
 
+    inline_reads = True
 
-def _check_beginning(head: bytes) -> None:
-    """Raise HTTPError if `head` begins with something that no valid head does.
+    def __init__(self, path: str, clock: Callable[[], float] = time.time, create: bool = True) -> None:
+        """Raises SettingsError if the file cannot be opened, is no database of ours, or a newer version's."""
+        self.path, self._clock, self._local = os.path.abspath(path), clock, _OfThread()
+        self._checked, self.replaced = -math.inf, False
+        # Connections that must not be closed while another file is in the place of ours.
+        self._abandoned: list[sqlite3.Connection] = []
+        try:
+            if sqlite3.sqlite_version_info < (3, 26):
+                raise ValueError(f"SQLite {sqlite3.sqlite_version} is too old, 3.26 is needed")
+            if create:
+                # SQLite would make it for all to read, and so would the target of a dangling link.
+                with suppress(FileExistsError):
+                    os.close(os.open(os.path.realpath(self.path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            found = os.stat(self.path)
+            self._identity = found.st_dev, found.st_ino
+            self._prepare()
+        except FileNotFoundError:
+            if create:
+                raise SettingsError(f"DATABASE {self.path} cannot be made: its directory does not exist") from None
+            raise SettingsError(f"DATABASE {self.path} does not exist: `{PROGRAM} user add NAME` makes one") from None
+        except (OSError, sqlite3.Error, StoreFailed, ValueError) as error:
+            self.close()
+            raise self._unusable(error) from None
 
-    Of several faults it is the first that a server would meet that reads byte by byte.
-    """
-    control, end = _CONTROL.search(head), head.find(b"\r\n")
-    fault = _malformed("control_character", "A control character, or a line that does not end in CR LF.")
-    if control and (end < 0 or control.start() <= end):
-        raise fault
-    if 0 <= end <= MAX_LINE_BYTES:
-        line = _REQUEST_LINE.fullmatch(head, 0, end)
-        if not line:
-            raise _malformed("malformed_request_line", "The request line is not of the form METHOD TARGET HTTP/1.1.")
-        if not line[1].startswith(b"HTTP/1."):
-            raise HTTPError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "http_version", "This is HTTP/1.1 and HTTP/1.0.")
-    if control:
-        raise fault
+    def _unusable(self, error: Exception) -> SettingsError:
+        """Return what to tell the operator."""
+        reason, passing = getattr(error, "strerror", None) or str(error), "locked" in str(error) or "full" in str(error)
+        if os.path.isdir(self.path):
+            reason = "it is a directory"
+        elif os.path.exists(self.path) and not os.access(self.path, os.R_OK | os.W_OK):
+            reason = f"this user may not write it, it belongs to user number {os.stat(self.path).st_uid}"
+        elif "not a database" in reason:
+            reason = "it is not a SQLite file"
+        return SettingsError(f"DATABASE {self.path} cannot be used: {reason}", passing)
 
+    def _prepare(self) -> None:
+        """Make or migrate the tables; raise ValueError if the file is not ours, before anything is written."""
+        db = self._connection()
+        # One snapshot, since another process may be making it this moment.
+        db.execute("BEGIN")
+        self._version(db)
+        db.execute("COMMIT")
+        patience = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                # Readers and the writer do not wait for each other.
+                db.execute("PRAGMA journal_mode=WAL").fetchall()
+                break
+            except sqlite3.OperationalError as error:
+                # Here alone SQLite does not wait until others are through.
+                if "locked" not in str(error) or time.monotonic() > patience:
+                    raise
+                time.sleep(0.01)
+        with self._transaction() as db:
+            version = self._version(db)
+            if version < SCHEMA_VERSION:
+                # `executescript` would commit first.
+                for statement in (FROM_SCHEMA_1 if version else TABLES).split(";\n"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-def _check_size(head: bytes) -> None:
-    """Raise HTTPError for a head that is too large."""
-    lines = head.split(b"\r\n")
-    if len(lines[0]) > MAX_LINE_BYTES:
-        raise HTTPError(HTTPStatus.REQUEST_URI_TOO_LONG, "line_too_long", "The request line is too long.")
-    if len(head) > MAX_HEAD_BYTES or len(lines) > MAX_FIELDS + 1 or max(map(len, lines)) > MAX_LINE_BYTES:
-        raise HTTPError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", "The header is too large.")
+    @staticmethod
+    def _version(db: sqlite3.Connection) -> int:
+        """Return the version of the schema, 0 if the file is empty; raise ValueError if it is not ours."""
+        pragmas = ("application_id", "user_version")
+        identity, version = (db.execute(f"PRAGMA {name}").fetchall()[0][0] for name in pragmas)
+        ((tables,),) = db.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        if tables and identity != APPLICATION_ID:
+            raise ValueError("it is another program's database")
+        if tables and version not in (1, SCHEMA_VERSION):
+            raise ValueError(f"another version of minijwt has written it (schema {version}): use that one")
+        return int(version) if tables else 0
 
+    def _connection(self) -> sqlite3.Connection:
+        """Return the connection that this thread uses now."""
+        db = self._local.reader if self._local.reading else self._local.writer
+        if db is None:
+            self._check_identity()
+            wait = 0 if self._local.reading else BUSY_SECONDS
+            try:
+                db = sqlite3.connect(
+                    self.path, timeout=wait, isolation_level=None, check_same_thread=False, factory=_Closing
+                )
+                # What was answered survives a power cut.
+                db.execute("PRAGMA synchronous=FULL")
+            except sqlite3.Error as error:
+                raise StoreFailed(str(error)) from None
+            self._keep(db)
+        return db
 
-def _parse_fields(lines: bytes) -> dict[bytes, bytes]:
-    """Return the header fields in `lines`, each of which begins with CR LF.
+    def _keep(self, db: sqlite3.Connection | None) -> None:
+        if self._local.reading:
+            self._local.reader = db
+        else:
+            self._local.writer = db
 
-    Several with one name are joined (RFC 9110 §5.3, RFC 9113 §8.2.3).
-    """
-    fields: dict[bytes, bytes] = {}
-    for line in lines.split(b"\r\n")[1:]:
-        name, _, value = line.partition(b":")
-        name, value = name.lower(), value.strip(b" \t")
-        if name in fields:
-            value = fields[name] + (b"; " if name == b"cookie" else b", ") + value
-        fields[name] = value
-    return fields
+    def _check_identity(self) -> None:
+        """Raise StoreFailed if the file at `path` is not the one that was opened at first: moved, deleted, replaced.
 
-
-def _content_length(fields: Mapping[bytes, bytes]) -> int:
-    """Return how many bytes the body has (RFC 9112 §6.3); raise HTTPError unless that is beyond doubt."""
-    if b"transfer-encoding" in fields:  # RFC 9112 §6.1: never followed, so never a source of smuggled requests
-        if fields[b"transfer-encoding"].lower() == b"chunked" and b"content-length" not in fields:
-            raise HTTPError(HTTPStatus.LENGTH_REQUIRED, "length_required", "Send a Content-Length, not chunks.")
-        raise _malformed("transfer_encoding", "Transfer-Encoding is not supported.")
-    if b"content-length" not in fields:
-        return 0
-    length = fields[b"content-length"]
-    if b"," in length and len(sizes := {size.strip(b" \t") for size in length.split(b",")}) == 1:
-        (length,) = sizes  # RFC 9112 §6.3: the same number, several times over
-    length = length.lstrip(b"0") or length[:1]
-    if not length.isdigit():  # for bytes these are 0 to 9 and no others; int() would take +5, 5_0 and " 5"
-        raise _malformed("content_length", "Content-Length is not a number.")
-    if len(length) > 9 or int(length) > MAX_BODY_BYTES:  # CPython refuses to read 4,300 digits
-        raise HTTPError(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes."
-        )
-    return int(length)
-
-
-def _check_host(fields: Mapping[bytes, bytes], version: bytes) -> None:
-    """Raise HTTPError unless there is exactly one valid Host (RFC 9112 §3.2); HTTP/1.0 may do without."""
-    host = fields.get(b"host", b"")  # two have been joined by a comma, which is not valid
-    bad = not _HOST_FIELD.fullmatch(host)
-    bad = bad or (host[:1] == b"[" and not parse_address(host[1:].decode().partition("]")[0]))
-    if bad and (version != b"HTTP/1.0" or b"host" in fields):
-        raise _malformed("host", "There must be exactly one valid Host.")
-
-
-def _path(target: bytes, method: bytes, fields: dict[bytes, bytes]) -> str:
-    """Return the path in a request's target (RFC 9112 §3.2), without its query."""
-    if target[:1] != b"/" and (match := _ABSOLUTE.fullmatch(target)):  # absolute-form, as to a proxy
-        fields[b"host"], target = match[1], match[2] or b"/"  # §3.2.2: Host is ignored
-        _check_host(fields, b"HTTP/1.1")
-    if target[:1] != b"/" and (target, method) != (b"*", b"OPTIONS") and method != b"CONNECT" or b"#" in target:
-        raise _malformed("malformed_target", "The target of the request is not a path.")
-    return target.partition(b"?")[0].decode("latin-1")
-
-
-def _check_expect(fields: Mapping[bytes, bytes], version: bytes) -> None:
-    """Raise HTTPError if the client expects what we do not know (RFC 9110 §10.1.1); HTTP/1.0 cannot expect a thing."""
-    if fields.get(b"expect", b"100-continue").lower() != b"100-continue" and version != b"HTTP/1.0":
-        raise HTTPError(HTTPStatus.EXPECTATION_FAILED, "expectation", "The only expectation known is 100-continue.")
-
-
-def _keeps_alive(fields: Mapping[bytes, bytes], version: bytes) -> bool:
-    """Tell whether the connection stays open after the answer (RFC 9112 §9.3)."""
-    if b"connection" not in fields:
-        return version != b"HTTP/1.0"
-    options = [option.strip(b" \t") for option in fields[b"connection"].lower().split(b",")]
-    return b"close" not in options and (version != b"HTTP/1.0" or b"keep-alive" in options)
-
-
-def client_address(fields: Mapping[bytes, bytes], peer: Address, trusted: tuple[Network, ...]) -> Address:
-    """Return who sent a request with `fields`: the peer, or what trusted proxies say of whom they speak for.
-
-    X-Forwarded-For is walked from the right, where the last proxy wrote; the first address that is not trusted counts.
-    """
-    if not any(peer in network for network in trusted):
-        return peer
-    for hop in reversed(fields.get(b"x-forwarded-for", b"").decode("latin-1").split(",")):
-        address = parse_address(hop.strip(" \t"))
-        if address is None:
-            break
-        if not any(address in network for network in trusted):
-            return address
-    return peer
-
-
-def parse_head(head: bytes, peer: Address = NO_ADDRESS, trusted: tuple[Network, ...] = ()) -> tuple[Request, int]:
-    """Return the request whose head, without the empty line, is `head`, and the length of the body to come.
-
-    Raises HTTPError if it is malformed, too large, or ambiguous about where it ends.
-    """
-    match = _HEAD.fullmatch(head)
-    if not match or len(head) > MAX_LINE_BYTES or head.count(b"\r\n") > MAX_FIELDS:
-        _check_beginning(head + b"\r\n")
-        _check_size(head)
-    if not match:
-        raise _malformed("malformed_field", "A header line is not of the form NAME: VALUE.")
-    method, target, version, lines = match.groups()
-    fields = _parse_fields(lines)
-    _check_host(fields, version)
-    length = _content_length(fields)
-    _check_expect(fields, version)
-    path = _path(target, method, fields)
-    keep_alive = method != b"CONNECT" and _keeps_alive(fields, version)  # else what it sends into its tunnel
-    client = client_address(fields, peer, trusted) if trusted else peer
-    return Request(method.decode("ascii"), path, fields, b"", keep_alive, version, client), length
-
-
-class Framer:
-    """Cuts bytes into requests: `receive` takes what arrives, `next_request` gives what is whole.
-
-    `peer` is the address at the other end of the connection; what it says of others counts if it is in `trusted`.
-    """
-
-    def __init__(self, peer: Address = NO_ADDRESS, trusted: tuple[Network, ...] = ()) -> None:
-        self.peer, self._trusted = peer, trusted
-        # What has arrived; where in it the next request begins, and how far its head has been looked at already. So
-        # nothing moves when a request is taken from the front, and no byte of a head that trickles in is read twice.
-        self._buffer, self._start, self._checked = b"", 0, 0
-        self._head: tuple[Request, int] | None = None  # parsed; its body is not here yet
-
-    def receive(self, data: bytes) -> None:
-        """Add `data` to what has arrived."""
-        self._buffer = self._buffer[self._start :] + data
-        self._checked, self._start = max(0, self._checked - self._start), 0
-        self._skip_empty_lines()
-
-    def _skip_empty_lines(self) -> None:
-        """Skip empty lines before a request (RFC 9112 §2.2); forget a buffer that is used up."""
-        if self._head is None and (empty := _EMPTY_LINES.match(self._buffer, self._start)):
-            self._start = empty.end()
-        if self._start == len(self._buffer):
-            self._buffer, self._start, self._checked = b"", 0, 0
-
-    @property
-    def busy(self) -> bool:
-        """Whether part of a request is here, and the rest is not."""
-        return bool(self._buffer) or self._head is not None
-
-    @property
-    def in_body(self) -> bool:
-        """Whether that part is at least its head."""
-        return self._head is not None
-
-    def next_request(self) -> Request | None:
-        """Return the next request if all of it is here, else None.
-
-        Raises HTTPError if it is malformed; then nothing that follows can be read.
+        While it is not, no connection is opened or closed: SQLite would unlink the new file's -wal by its name.
         """
-        buffer, start = self._buffer, self._start
-        if self._head is None:
-            if not buffer:
-                return None
-            end = buffer.find(b"\r\n\r\n", max(start, self._checked - 3), start + MAX_HEAD_BYTES + 4)
-            if end < 0:
-                self._reject_early()
-                return None
-            self._head = parse_head(buffer[start:end], self.peer, self._trusted)
-            self._start = start = end + 4
-        request, length = self._head
-        if len(buffer) - start < length:
-            return None
-        if length:
-            request = request._replace(body=buffer[start : start + length])
-        self._head, self._start, self._checked = None, start + length, start + length
-        self._skip_empty_lines()
-        return request
+        try:
+            found = os.stat(self.path)
+            self.replaced = (found.st_dev, found.st_ino) != self._identity
+        except OSError as error:
+            self.replaced = True
+            raise StoreFailed(f"{self.path}: {error.strerror}") from None
+        if self.replaced:
+            raise StoreFailed(f"{self.path} is another file than the one that was opened")
+        self._checked = self._clock()
+        with suppress(sqlite3.Error):
+            while self._abandoned:
+                self._abandoned.pop().close()
 
-    def _reject_early(self) -> None:
-        """Raise HTTPError for what can never become a valid head. What is only too large is read to its end first."""
-        buffer, start, checked = self._buffer, self._start, self._checked
-        end = buffer.find(b"\r\n", start)
-        if end >= checked - 1 or _CONTROL.search(buffer, max(start, checked - 1)):
-            _check_beginning(buffer[start : start + MAX_HEAD_BYTES + 1])
-        if len(buffer) - start > MAX_HEAD_BYTES:  # the end of it may be half of the head's end
-            _check_size(buffer[start:].removesuffix(b"\r").removesuffix(b"\r\n"))
-        self._checked = len(buffer)
+    def _forget(self) -> None:
+        """Close the connection that this thread uses now, after a fault: the next verb begins anew."""
+        db = self._local.reader if self._local.reading else self._local.writer
+        self._keep(None)
+        if db is not None:
+            self._abandoned.append(db)
+            with suppress(StoreFailed, sqlite3.Error):
+                self._check_identity()
 
-    def expecting(self) -> Request | None:
-        """Return, once, the head of a request whose client waits for a word before it sends the body."""
-        if self._head is None or len(self._buffer) > self._start:
-            return None
-        head = self._head[0]
-        return head if head.fields.pop(b"expect", b"") and head.version != b"HTTP/1.0" else None
+    def close(self) -> None:
+        for self._local.reading in (True, False):
+            self._forget()
 
-    def begun(self) -> Request:
-        """Return what is known of a request that is refused or not whole."""
-        if self._head:
-            return self._head[0]
-        head = self._buffer[self._start : self._start + MAX_HEAD_BYTES + 4].partition(b"\r\n\r\n")[0]
-        match = _HEAD.match(head)
-        if not match:
-            # RFC 9110 §9.3.2: no answer to HEAD has a body
-            return Request("HEAD" if head.startswith(b"HEAD ") else "unknown", "unknown", {}, client=self.peer)
-        method, target, version, lines = match.groups()
-        fields, path = _parse_fields(lines), target.partition(b"?")[0].decode("latin-1")
-        return Request(method.decode("ascii"), path, fields, b"", False, version, self.peer)
+    @contextmanager
+    def reading(self, several: bool) -> Iterator[None]:
+        self._local.reading = True
+        try:
+            if several:
+                # A fault is said by the first verb that reads.
+                with suppress(sqlite3.Error, StoreFailed):
+                    self._connection().execute("BEGIN")
+            yield
+        finally:
+            if several and self._local.reader is not None:
+                with suppress(sqlite3.Error):
+                    self._local.reader.execute("ROLLBACK")
+            self._local.reading = False
+
+    def _rows(self, statement: str, *values: object) -> list[Any]:
+        """Return all rows that `statement` selects: to the end, since an open cursor pins an old snapshot."""
+        db = self._connection()
+        if abs(self._clock() - self._checked) >= 1:
+            self._check_identity()
+        try:
+            return db.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            # A transaction that writes may still be whole.
+            if self._local.reading or not db.in_transaction:
+                self._forget()
+            raise StoreFailed(str(error)) from None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write all or nothing: in a transaction, or as part of the one that is open."""
+        if self._local.reading:
+            raise Redo
+        db = self._connection()
+        if db.in_transaction:
+            # Within `batch`.
+            yield db
+            return
+        self._check_identity()
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+            db.execute("COMMIT")
+        except BaseException as error:
+            with suppress(sqlite3.Error):
+                # Some faults, a full disk for one, have ended it already.
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+            self._forget()
+            if isinstance(error, sqlite3.Error):
+                raise StoreFailed(str(error)) from None
+            raise
+
+    def _changed(self, statement: str, *values: object) -> bool:
+        """Execute a `statement` that writes; return whether there was a row for it. One that fails changes nothing."""
+        with self._transaction() as db:
+            return db.execute(statement, values).rowcount == 1
+
+    def batch(self, works: list[Callable[[], Any]]) -> list[Any]:
+        """Do all `works` in one transaction, with one commit; each of their statements stands or falls by itself."""
+        done = []
+        with self._transaction() as db:
+            for work in works:
+                done.append(work())
+                # Otherwise the next ones would commit by themselves, and be answered 503.
+                if not db.in_transaction:
+                    raise StoreFailed("the transaction was lost")
+            self._prune(db)
+        return done
+
+    # -- users
+
+    def names(self) -> list[str]:
+        return [name for (name,) in self._rows("SELECT name FROM user ORDER BY name")]
+
+    def add_user(self, name: str, password: str, epoch: str) -> bool:
+        return self._changed("INSERT OR IGNORE INTO user VALUES (?, ?, ?)", name, password, epoch)
+
+    def change_password(self, name: str, password: str, epoch: str, old: str | None = None) -> bool:
+        statement = "UPDATE user SET password = ?, epoch = ? WHERE name = ? AND password = coalesce(?, password)"
+        return self._changed(statement, password, epoch, name, old)
+
+    def rehash(self, name: str, old: str, password: str) -> None:
+        self._changed("UPDATE user SET password = ? WHERE name = ? AND password = ?", password, name, old)
+
+    def new_epoch(self, name: str, epoch: str) -> bool:
+        return self._changed("UPDATE user SET epoch = ? WHERE name = ?", epoch, name)
+
+    def remove_user(self, name: str) -> bool:
+        return self._changed("DELETE FROM user WHERE name = ?", name)
+
+    # -- sessions
+
+    def standing(self, name: str, sid: str, expires: int) -> Standing:
+        (row,) = self._rows(
+            "SELECT password, epoch, EXISTS (SELECT 1 FROM user), latest, generation, rotated, ended"
+            " FROM pruned LEFT JOIN user ON name = ? LEFT JOIN session ON sid = ?",
+            name,
+            sid,
+        )
+        return Standing(*row)
+
+    def begin(self, sid: str, expires: int) -> None:
+        self._changed("INSERT INTO session VALUES (?, 0, 0, 0, ?)", sid, expires)
+
+    def advance(self, sid: str, generation: int, expires: int, now: float) -> bool:
+        return self._changed(
+            "INSERT INTO session (sid, generation, rotated, ended, expires) SELECT ?, ?, ?, 0, ?"
+            " WHERE ? = 0 OR EXISTS (SELECT 1 FROM session WHERE sid = ?)"
+            " ON CONFLICT (sid) DO UPDATE SET generation = excluded.generation, rotated = excluded.rotated"
+            " WHERE generation = excluded.generation - 1 AND NOT ended",
+            sid, generation + 1, now, expires, generation, sid,
+        )  # fmt: skip
+
+    def end(self, sid: str, expires: int) -> None:
+        self._changed(
+            "INSERT INTO session (sid, generation, rotated, ended, expires) VALUES (?, 0, 0, 1, ?)"
+            " ON CONFLICT (sid) DO UPDATE SET ended = 1",
+            sid, expires,
+        )  # fmt: skip
+
+    def _prune(self, db: sqlite3.Connection) -> None:
+        """Forget a few sessions that have expired, and remember that this was done."""
+        gone = db.execute("SELECT sid, expires FROM session WHERE expires <= ? ORDER BY expires LIMIT ?",
+                          (int(self._clock()), PRUNE_ROWS)).fetchall()  # fmt: skip
+        if gone:
+            db.executemany("DELETE FROM session WHERE sid = ?", [(sid,) for sid, _ in gone])
+            db.execute("UPDATE pruned SET latest = max(latest, ?)", (gone[-1][1],))
+
+    # -- attempts
+
+    def count_login_attempt(self, key: bytes, now: float, limit: int) -> float:
+        with self._transaction() as db:
+            rows = db.execute("SELECT attempts, next, expires FROM failure WHERE key = ?", (key,)).fetchall()
+            wait, attempts = next_attempt(Attempts(*rows[0]) if rows else None, now, limit)
+            if attempts:
+                db.execute("REPLACE INTO failure (key, attempts, next, expires) VALUES (?, ?, ?, ?)", (key, *attempts))
+                # One bound for `expires`, so that the index finds them: with an OR, every row would be looked at.
+                ((count,),) = db.execute("SELECT count(*) FROM failure").fetchall()
+                bound = math.inf if count > MAX_FAILURE_ROWS else now
+                db.execute(
+                    "DELETE FROM failure WHERE key IN (SELECT key FROM failure WHERE expires <= ? AND key != ?"
+                    " ORDER BY expires LIMIT 2)", (bound, key),
+                )  # fmt: skip
+            return wait
+
+    def forgive(self, key: bytes) -> None:
+        self._changed("DELETE FROM failure WHERE key = ?", key)
 
 
-_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+# ---- Reading settings ------------------------------------------------------------------------------------
+# From the environment and a .env file to Settings; what is wrong is one sentence that names the variable, its value
+# unless that is a secret, and where it came from.
+
+UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+MAX_TTL_SECONDS = 3650 * UNIT_SECONDS["d"]
 
 
-def _unescape(text: bytes) -> str:
-    """Decode one name or value of a form; a % that escapes nothing stands for itself. ValueError unless UTF-8."""
-    return _ESCAPE.sub(lambda match: bytes.fromhex(match[1].decode()), text.replace(b"+", b" ")).decode("utf-8")
+def read_host(text: str) -> str:
+    if text != "localhost":
+        try:
+            socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+        except (OSError, ValueError):
+            raise ValueError('it must be "localhost", an IPv4 or an IPv6 address') from None
+    return text
 
 
-def parse_form(request: Request) -> dict[str, list[str]]:
-    """Return the fields of a form body (WHATWG URL §5.1), each with its values; ValueError if it is not one."""
-    kind, _, parameters = request.fields.get(b"content-type", b"").lower().partition(b";")
-    charset = parameters.translate(None, b' \t"')
-    if kind.strip(b" \t") != b"application/x-www-form-urlencoded" or charset not in (b"", b"charset=utf-8"):
-        raise ValueError("not a form in UTF-8")
-    if request.body.count(b"&") >= MAX_PAIRS:
-        raise ValueError("too many fields")
-    form: dict[str, list[str]] = {}
-    for pair in request.body.split(b"&"):
-        name, _, value = pair.partition(b"=")
-        form.setdefault(_unescape(name), []).append(_unescape(value))
-    return form
+def read_port(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > 65_535:
+        raise ValueError("it must be a number from 0 (any free port) to 65535")
+    return int(text)
 
 
-def parse_cookies(request: Request, name: str) -> list[str]:
-    """Return the values of every cookie called exactly `name`, in the order they were sent (RFC 6265 §4.2).
+def read_duration(text: str) -> int:
+    match = re.fullmatch("([0-9]{1,9})([smhd])", text)
+    seconds = int(match[1]) * UNIT_SECONDS[match[2]] if match else 0
+    if not 0 < seconds <= MAX_TTL_SECONDS:
+        raise ValueError("it must be 1s to 3650d: a number and s, m, h or d, such as 10m")
+    return seconds
 
-    Only SP and HTAB are trimmed: with all of Unicode's white space, "\\xa0jwt" would pass for "jwt". Other cookies are
-    ignored, however malformed.
+
+def read_secret(text: str) -> bytes:
+    if not text:
+        raise ValueError(f"it is empty; `python3 {PROGRAM} token keygen` prints a good one")
+    try:
+        with warnings.catch_warnings():
+            # `check_exposure` reports short secrets.
+            warnings.simplefilter("ignore", minijwt.InsecureKeyLengthWarning)
+            return minijwt.key_bytes(text.encode("utf-8", "surrogateescape"))
+    except minijwt.InvalidKeyError as error:
+        raise ValueError(f"it cannot be used: {error}") from None
+
+
+def matching(pattern: str, sentence: str, convert: Callable[[str], Any] = str) -> Callable[[str], Any]:
+    """Return a reader of values that match `pattern`; others raise ValueError with `sentence`."""
+
+    def read(text: str) -> Any:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(sentence)
+        return convert(text)
+
+    return read
+
+
+read_on_off = matching("on|off", "it must be on or off", "on".__eq__)
+read_path = matching(r"[^\0]+", "it must be the path of a file")
+_COOKIE_NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # RFC 6265 §4.1.1
+
+
+def read_networks(text: str) -> tuple[Network, ...]:
+    networks = []
+    for each in text.replace(",", " ").split():
+        try:
+            networks.append(ipaddress.ip_network(each))
+        except ValueError as error:
+            if "host bits" in str(error):
+                near = ipaddress.ip_network(each, strict=False)
+                raise ValueError(f"{each} is an address with the length of a network: is {near} meant?") from None
+            raise ValueError(f"{each} is neither an address nor a network such as 10.0.0.0/8") from None
+    return tuple(networks)
+
+
+def read_origins(text: str) -> tuple[str, ...]:
+    origins = tuple(text.replace(",", " ").split())
+    for origin in origins:
+        match = re.fullmatch(r"(https?)://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?", origin)
+        if not match or match[2] == DEFAULT_PORTS[match[1]]:
+            raise ValueError(f"{origin} is not an origin as browsers spell it (RFC 6454 §6.2), such as"
+                             " https://app.example, without a path or a default port; never * or null")  # fmt: skip
+    return origins
+
+
+# Environment variable → the field of Settings, how its text is read.
+VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "HOST": ("host", read_host),
+    "PORT": ("port", read_port),
+    "ACCESS_TOKEN_SECRET": ("access_secrets", read_secret),
+    "REFRESH_TOKEN_SECRET": ("refresh_secrets", read_secret),
+    "ACCESS_TOKEN_SECRET_OLD": ("access_secrets", read_secret),
+    "REFRESH_TOKEN_SECRET_OLD": ("refresh_secrets", read_secret),
+    "ACCESS_TOKEN_TTL": ("access_ttl", read_duration),
+    "REFRESH_TOKEN_TTL": ("refresh_ttl", read_duration),
+    "UNAUTHORIZED_STATUS": ("unauthorized_status", matching("406|401", "it must be 406 or 401", int)),
+    "COOKIE_NAME": ("cookie_name", matching(_COOKIE_NAME, "it must consist of letters, digits and !#$%&'*+-.^_`|~")),
+    "COOKIE_SAMESITE": ("cookie_samesite", matching("None|Lax|Strict", "it must be None, Lax or Strict")),
+    "COOKIE_SECURE": ("cookie_secure", read_on_off),
+    "DATABASE": ("database", read_path),
+    "ROTATE_REFRESH": ("rotate_refresh", read_on_off),
+    "ALLOWED_ORIGINS": ("allowed_origins", read_origins),
+    "TLS_CERT": ("tls_cert", read_path),
+    "TLS_KEY": ("tls_key", read_path),
+    "LOGIN_MAX_FAILURES": ("login_max_failures", matching("[0-9]{1,6}", "it must be a number, 0 is off", int)),
+    "TRUSTED_PROXIES": ("trusted_proxies", read_networks),
+    "PAGE": ("page", read_on_off),
+    "ACCESS_LOG": ("access_log", read_on_off),
+}
+
+# One line of a .env file as Node's dotenv reads it: NAME=value or NAME: value, `export`, quotes that may span lines, a
+# comment; or nothing. White space is what JavaScript's \s is.
+_SPACE = r"[\t\v\f \xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]"
+_LINE = re.compile(
+    rf"""{_SPACE}*(?:(?:export{_SPACE}+)?(?P<name>[\w.-]+)(?:{_SPACE}*=|:{_SPACE}){_SPACE}*
+    (?P<value>'(?:\\'|[^'])*'|"(?:\\"|[^"])*"|`(?:\\`|[^`])*`|[^\n#]*?){_SPACE}*)?(?:\#[^\n]*)?(?:\n|$)""",
+    re.VERBOSE | re.ASCII,
+)
+
+
+def parse_dotenv(text: str) -> dict[str, str]:
+    """Return the variables that the text of a .env file sets; of several with one name, the last.
+
+    Raises ValueError, with the number of the line, for a line that is neither an assignment nor a comment.
     """
-    wanted, found = name.encode("ascii"), []
-    for pair in request.fields.get(b"cookie", b"").split(b";", MAX_PAIRS)[:MAX_PAIRS]:
-        key, equals, value = pair.partition(b"=")
-        if equals and key.strip(b" \t") == wanted:
-            value = value.strip(b" \t")
-            if len(value) > 1 and value[:1] == value[-1:] == b'"':  # RFC 6265 §4.1.1: may be quoted
+    text = re.sub("\r\n?", "\n", text.lstrip("\ufeff"))
+    values, at = {}, 0
+    while at < len(text):
+        match = _LINE.match(text, at)
+        if not match:
+            line = text.count("\n", 0, at) + 1
+            raise ValueError(f"line {line} is neither NAME=value nor a comment")
+        if match["name"]:
+            value, quote = match["value"], match["value"][:1]
+            if len(value) > 1 and quote in "'\"`" and value.endswith(quote):
                 value = value[1:-1]
-            found.append(value.decode("latin-1"))
+            if quote == '"':
+                # Only double quotes know escapes.
+                value = value.replace(r"\n", "\n").replace(r"\r", "\r")
+            values[match["name"]] = value
+        at = match.end()
+    return values
+
+
+def read_dotenv(path: str) -> dict[str, str]:
+    """Return what the file `path` sets, if there is one."""
+    try:
+        with open(path, "rb") as file:
+            return parse_dotenv(file.read().decode("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path} is not UTF-8") from None
+    except ValueError as error:
+        raise SettingsError(f"{path}: {error}") from None
+
+
+def check_together(settings: Settings) -> None:
+    """Raise SettingsError for settings that are fine alone and wrong together."""
+    if {*map(minijwt.hmac_key, settings.access_secrets)} & {*map(minijwt.hmac_key, settings.refresh_secrets)}:
+        raise SettingsError(
+            "REFRESH_TOKEN_SECRET and ACCESS_TOKEN_SECRET, current and old, must all differ:"
+            " only by its key is a refresh token told from an access token"
+        )
+    if not settings.cookie_secure and settings.cookie_samesite == "None":
+        raise SettingsError("COOKIE_SAMESITE=None needs COOKIE_SECURE=on; otherwise set Lax or Strict")
+    if not settings.cookie_secure and settings.cookie_name.lower().startswith(("__host-", "__secure-")):
+        raise SettingsError("COOKIE_NAME with the prefix __Host- or __Secure- needs COOKIE_SECURE=on")
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        alone, other = ("TLS_CERT", "TLS_KEY") if settings.tls_cert else ("TLS_KEY", "TLS_CERT")
+        raise SettingsError(f"{alone} is set without {other}: set both (they may name one file), or none")
+
+
+def read_settings(environ: Mapping[str, str], dotenv: str = ".env") -> Settings:
+    """Return the settings in `environ` and, where that is silent, in the file `dotenv`.
+
+    Raises SettingsError, one sentence with the variable's name, for a value that is wrong.
+    """
+    from_file = read_dotenv(dotenv)
+    # An empty ..._OLD, as a template may have it, is none.
+    given = {name: text for name, text in {**from_file, **environ}.items() if text or not name.endswith("_OLD")}
+    shown: dict[str, str] = {}
+    values: dict[str, Any] = {"given": shown}
+    values["unknown"] = tuple(name for name in from_file if name not in VARIABLES)
+    # In this order: a current secret before its old one.
+    for variable, (field, read) in VARIABLES.items():
+        if variable in given:
+            try:
+                value = read(given[variable])
+            except ValueError as error:
+                source = "the environment" if variable in environ else dotenv
+                value = "" if read is read_secret else f" is {given[variable]!r}"
+                raise SettingsError(f"{variable}{value} (from {source}): {error}") from None
+            shown[variable] = f"{len(value)} bytes" if read is read_secret else given[variable]
+            values[field] = (*values.get(field, ()), value) if read is read_secret else value
+    names = [name for name in VARIABLES if "_SECRET" in name and name in given]
+    if not names:
+        access, refresh = os.urandom(minijwt.MIN_KEY_BYTES), os.urandom(minijwt.MIN_KEY_BYTES)
+        values.update(access_secrets=(access,), refresh_secrets=(refresh,), random_secrets=True)
+    elif not {"ACCESS_TOKEN_SECRET", "REFRESH_TOKEN_SECRET"} <= {*names}:
+        raise SettingsError(f"{names[0]} is set alone: set both secrets, or none for two random ones")
+    else:
+        values.setdefault("database", "minijwt.db")
+    settings = Settings(**values)
+    check_together(settings)
+    return settings
+
+
+def exposed_files(settings: Settings, dotenv: str = ".env") -> Iterator[str]:
+    """Yield a sentence for each file that other users of the machine can read or write, or own.
+
+    A group that is ours or root's is as good as ourselves: mounted secrets are root:ours 0440. Windows has no modes.
+    """
+    if not hasattr(os, "geteuid"):
+        return
+    groups = {0, os.getegid(), *os.getgroups()}
+    for path in filter(None, (dotenv, settings.database, settings.tls_key)):
+        with suppress(OSError):
+            status = os.stat(path)
+            of_group = stat.S_IRWXG if status.st_gid not in groups else 0
+            if status.st_mode & (stat.S_IRWXO | of_group):
+                yield f"{path} can be read or written by others: chmod 600 {path}"
+            if status.st_uid not in (0, os.geteuid()):
+                yield f"{path} belongs to another user, number {status.st_uid}: chown it to the server's"
+
+
+def check_exposure(settings: Settings, any_user: bool, dotenv: str = ".env") -> list[str]:
+    """The exposure rule: return what is handy for learning and dangerous in the open, a sentence each, as warnings.
+
+    Raises SettingsError with all of them on a server that is open.
+    """
+    access, refresh = (min(map(len, secrets)) for secrets in (settings.access_secrets, settings.refresh_secrets))
+    least, random = minijwt.MIN_KEY_BYTES, settings.random_secrets
+    risks = {
+        f"the secrets are random, and a restart logs all users out: `{PROGRAM} init` writes lasting ones": random,
+        f"its only user is the demo user {DEMO_USERNAME}, known to all: `{PROGRAM} user add NAME`": not any_user,
+        f"ACCESS_TOKEN_SECRET, or its OLD, has only {access} of {least} bytes: it can be guessed": access < least,
+        f"REFRESH_TOKEN_SECRET, or its OLD, has only {refresh} of {least} bytes: it can be guessed": refresh < least,
+        "COOKIE_SECURE=off: the refresh token travels over plain HTTP too": not settings.cookie_secure,
+        **dict.fromkeys(exposed_files(settings, dotenv), True),
+    }
+    found = [sentence for sentence, is_so in risks.items() if is_so]
+    if found and not settings.private:
+        reason = "TRUSTED_PROXIES" if settings.trusted_proxies else f"HOST={settings.host}"
+        raise SettingsError(f"{reason} would let other machines in, but " + "; ".join(found))
+    if not (settings.private or settings.tls_cert or settings.trusted_proxies) and settings.cookie_secure:
+        found.append("plain HTTP for other machines, over which no browser keeps the cookie: set TLS_CERT and TLS_KEY,"
+                     " or put a proxy in front and name it in TRUSTED_PROXIES")  # fmt: skip
+    secrets = () if random else (*settings.access_secrets, *settings.refresh_secrets)
+    if any(secret != secret.strip(b" \t\r\n\"'") for secret in secrets):
+        found.append("a secret has white space or quotes around it, which are part of it: is that meant?")
     return found
 
 
-_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+# ---- Starting --------------------------------------------------------------------------------------------
+# Sockets, TLS and limits, before the loop begins.
+
+SEND_BUFFER_BYTES = 24_576  # of each socket, in the kernel, which would grow it to megabytes; the page fits in
+RECEIVE_BUFFER_BYTES = 16_384  # likewise
+RESERVED_DESCRIPTORS = 64 + 4 * HASHES_AT_ONCE  # three a thread for the database; listeners, log
+MAX_SELECT = 512  # sockets that `select` takes on Windows
 
 
-@lru_cache(maxsize=2)
-def _common_fields(second: int) -> str:
-    """Return the fields of every response in the `second` since 1970 that Date names (RFC 9110 §6.6.1)."""
-    return (
-        f"Date: {formatdate(second, usegmt=True)}\r\n"
-        "Cache-Control: no-store\r\n"  # RFC 6749 §5.1
-        "X-Content-Type-Options: nosniff\r\n"
-        "Referrer-Policy: no-referrer\r\n"
+def bound_socket(address: str, port: int) -> socket.socket:
+    """Return a socket that listens on a literal address; raise OSError if that cannot be."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":
+            # On Windows this would let another program take the port over.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted sockets inherit these.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((address, port))
+        # Until then another program could take the port too.
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Return bound sockets: for "localhost" both loopback addresses, where a machine has both, with one port.
+
+    Raises SettingsError if the port is taken or the address not ours. Never looks up a name.
+    """
+    try:
+        sockets = [bound_socket("127.0.0.1" if host == "localhost" else host, port)]
+        if host == "localhost":
+            try:
+                # For port 0: the port that the first one got.
+                sockets.append(bound_socket("::1", sockets[0].getsockname()[1]))
+            except OSError as error:
+                # A machine without IPv6.
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    sockets[0].close()
+                    raise
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            message = f"PORT {port} is in use on {host}: stop that program, or set another PORT"
+            raise SettingsError(message, passing=True) from None
+        if error.errno == errno.EACCES:
+            raise SettingsError(f"PORT {port} may not be used by this user: set one above 1023") from None
+        passing = error.errno == errno.EADDRNOTAVAIL
+        raise SettingsError(f"HOST {host} cannot be listened on: {error.strerror}", passing) from None
+    return sockets
+
+
+def tls_context(cert: str, key: str) -> ssl.SSLContext:
+    """Return what TLS 1.2 and newer needs; raise SettingsError if the files `cert` and `key` are not a pair."""
+
+    def no_password() -> str:
+        raise SettingsError(f"TLS_KEY {key} is locked by a password, which cannot be typed here: unlock it")
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
+    # Each renegotiation would cost us ten times what it costs the client. PyPy does not name the option.
+    context.options |= getattr(ssl, "OP_NO_RENEGOTIATION", 1 << 30)
+    context.set_alpn_protocols(["http/1.1"])  # RFC 7301
+    try:
+        for variable, path in (("TLS_CERT", cert), ("TLS_KEY", key)):
+            with open(path, "rb"):
+                pass
+        context.load_cert_chain(cert, key, no_password)
+    except ssl.SSLError as error:
+        if "MISMATCH" in str(error.reason):
+            raise SettingsError(f"TLS_KEY {key} is not the key of TLS_CERT {cert}") from None
+        raise SettingsError(f"TLS_CERT {cert} and TLS_KEY {key} must be PEM: a certificate and its key") from None
+    except OSError as error:
+        raise SettingsError(f"{variable} {path} cannot be read: {error.strerror}") from None
+    return context
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the limit of descriptors as far as we may and need; return how many connections it allows."""
+    if resource is None:
+        return MAX_SELECT - 8
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + RESERVED_DESCRIPTORS
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return max(1, allowed - RESERVED_DESCRIPTORS)
+
+
+def notify_systemd(state: str) -> None:
+    """Tell systemd `state`, such as READY=1, if it has started us (sd_notify(3))."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if path:
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+            # A name that begins with @ is in Linux's abstract namespace.
+            client.connect("\0" + path[1:] if path.startswith("@") else path)
+            client.send(state.encode())
+
+
+def open_store(settings: Settings, create: bool = True) -> Store:
+    """Return the store that DATABASE names."""
+    return SQLiteStore(settings.database, create=create) if settings.database else MemoryStore()
+
+
+# ---- Command line ----------------------------------------------------------------------------------------
+# Knows the process: arguments, signals, exit status.
+
+RELEASED = 1_795_392_000  # 2026-11-23, seconds since 1970: an earlier clock is wrong
+
+
+def say(stream: TextIO | None, text: str) -> None:
+    """Print a line. If `stream` cannot take it, the server goes on, and at its end Python does not try again."""
+    if stream is not None:
+        try:
+            print(text, file=stream, flush=True)
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def warn(message: str) -> None:
+    """Print a warning."""
+    say(sys.stderr, f"{PROGRAM}: warning: {message}")
+
+
+def serve_until_signalled(server: Server, greeting: str) -> None:
+    """Serve; SIGTERM, SIGINT or SIGHUP ends it in an orderly way, a second one at once."""
+    signals = []
+
+    def stop(number: int, frame: object) -> None:
+        signals.append(number)
+        if len(signals) > 1:
+            # Nothing that takes a lock: this may have interrupted its holder.
+            os._exit(1)
+        notify_systemd("STOPPING=1")
+        server.post(server.stop)
+
+    def ready() -> None:
+        say(sys.stdout, greeting)
+        notify_systemd("READY=1")
+
+    signal.set_wakeup_fd(server.waker.fileno(), warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        # `nohup` ignores SIGHUP. A shell has its background jobs ignore SIGINT, which is not meant for us.
+        if number in (signal.SIGTERM, signal.SIGINT) or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
+    server.run(ready)
+    signal.set_wakeup_fd(-1)
+
+
+def serve_command(arguments: argparse.Namespace) -> int:
+    """Serve until stopped."""
+    settings = read_settings(os.environ)
+    if time.time() < RELEASED:
+        today = time.strftime("%Y-%m-%d", time.gmtime())
+        message = f"the clock says {today}, before this program was made: set it, or no token is good"
+        raise SettingsError(message, passing=True)
+    tls = tls_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+    store = open_store(settings)
+    for name in settings.unknown:
+        warn(f".env sets {name}, which is no setting of this server")
+    for risk in check_exposure(settings, bool(store.names())):
+        warn(risk)
+    sockets = listen(settings.host, settings.port)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"{'https' if tls else 'http'}://{host}:{sockets[0].getsockname()[1]}"
+    log = Log(raw_stderr())
+    logging.basicConfig(stream=log, format=LOG_FORMAT, force=True)
+    watchdog = partial(notify_systemd, "WATCHDOG=1")
+    app = App(settings, store, log=log, page=arguments.page)
+    server = Server(app, sockets, tls, raise_descriptor_limit(), every_second=watchdog)
+    about = {"version": minijwt.__version__, "url": url, "database": getattr(store, "path", "memory")}
+    libraries = {"sqlite": sqlite3.sqlite_version, "openssl": ssl.OPENSSL_VERSION}
+    log(Event("start", {**about, "python": sys.version.split()[0], **libraries}))
+    log(Event("settings", settings.given or {"all": "default"}))
+    try:
+        # A Log writes and flushes, which is all that Python asks of standard error.
+        with redirect_stderr(log):  # type: ignore[type-var]
+            serve_until_signalled(server, f"Server active on {url}!")
+        log(Event("stop", {}))
+    finally:
+        log.close()
+    if getattr(store, "replaced", False):
+        # At its end Python would close the database, and SQLite unlink the -wal of the file that has taken its place.
+        os._exit(0)
+    return 0
+
+
+def ask_password() -> str:
+    """Return a password: asked for twice and not shown on a terminal, else one line of standard input, in UTF-8."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        line = sys.stdin.buffer.readline() if sys.stdin else b""
+        return line.decode("utf-8", "surrogateescape").rstrip("\r\n")
+    password = getpass.getpass(f"Password (at least {MIN_PASSWORD_CHARS} characters): ")
+    if password != getpass.getpass("Again: "):
+        raise ValueError("the two passwords differ")
+    return password
+
+
+def user_command(arguments: argparse.Namespace) -> int:
+    """user add|passwd|remove|list|logout: a running server sees it at once."""
+    settings = read_settings(os.environ)
+    if not settings.database:
+        raise SettingsError(f"no secrets and no DATABASE are set, so users would not last: `{PROGRAM} init` first")
+    # Arguments are bytes that Python has decoded by the locale; a name is UTF-8.
+    action, name = arguments.action, getattr(arguments, "name", "")
+    with suppress(UnicodeEncodeError):
+        name = os.fsencode(name).decode("utf-8", "surrogateescape")
+    store = SQLiteStore(settings.database, create=action == "add")
+    accounts = Accounts(settings, store)
+    if action == "list":
+        print("".join(each + "\n" for each in store.names()), end="")
+        return 0
+    if (checked_name(name) in store.names()) == (action == "add"):
+        hint = "already: `user passwd` changes the password" if action == "add" else f"in {store.path}"
+        raise ValueError(f"there is {'a' if action == 'add' else 'no'} user {name} {hint}")
+    if action == "add":
+        accounts.add_user(name, ask_password())
+    elif action == "passwd":
+        accounts.change_password(name, ask_password())
+    elif action == "remove":
+        accounts.remove_user(name)
+        if settings.private and not store.names():
+            warn(f"that was the last user: {DEMO_USERNAME} is let in again")
+    else:
+        accounts.end_sessions(name)
+    store.close()
+    line = log_line(time.time(), Event("user", {"action": action, "user": name, "database": store.path}))
+    say(sys.stderr, line)
+    # For the journal, where the server's own lines are.
+    if syslog is not None:
+        syslog.openlog("minijwt")
+        syslog.syslog(line.partition(" ")[2])
+    return 0
+
+
+HARDENED = """# Settings of minijwt's server. Keep this file secret: its secrets are enough to log in as any user.
+
+# They sign access and refresh tokens. Different, random, 32 bytes; to change one, keep the old as ..._OLD for a while.
+ACCESS_TOKEN_SECRET={access}
+REFRESH_TOKEN_SECRET={refresh}
+
+# A new refresh token at every use: a stolen one is noticed, and ends the session.
+ROTATE_REFRESH=on
+# The cookie is not sent along when another site makes the request.
+COOKIE_SAMESITE=Strict
+# A name that browsers take only from this very host, over HTTPS (or http://localhost).
+COOKIE_NAME=__Host-jwt
+# What RFC 9110 would say. A client of the tutorial wants 406.
+UNAUTHORIZED_STATUS=401
+# The page at /, and the trace of what is wrong with a token, are for learning.
+PAGE=off
+"""
+
+
+def init_command(arguments: argparse.Namespace) -> int:
+    """init: write a .env with fresh secrets and the hardened choices; never over an existing one."""
+    secrets = {name: minijwt.base64url_encode(os.urandom(32)).decode("ascii") for name in ("access", "refresh")}
+    try:
+        descriptor = os.open(".env", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise SettingsError(".env exists already, and is left as it is") from None
+    try:
+        with open(descriptor, "w", encoding="ascii") as file:
+            file.write(HARDENED.format(**secrets))
+    except BaseException as error:
+        # A part of it would keep the next `init` from writing.
+        os.unlink(".env")
+        if isinstance(error, OSError):
+            raise SettingsError(f".env cannot be written: {error.strerror}", passing=True) from None
+        raise
+    print(f"Wrote {os.path.abspath('.env')}; a server that is started in this directory reads it.\n"
+          f"Next, here and as the user that the server will run as: python3 {sys.argv[0]} user add NAME")  # fmt: skip
+    return 0
+
+
+def version_command(arguments: argparse.Namespace) -> int:
+    """--version: one line."""
+    print(f"minijwt {minijwt.__version__}")
+    return 0
+
+
+# A token, its key, a moment at which it is good (RFC 7515 A.1); passwords as they are stored (RFC 7914 §12 and §11).
+RFC_TOKEN = (
+    "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNv"
+    "bS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+)
+RFC_KEY = b"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"
+RFC_NOW = 1_300_819_379
+RFC_PASSWORDS = {"scrypt": "pleaseletmein", "pbkdf2": "Password"}
+RFC_STORED = {
+    "scrypt": "16384$8$1$536f6469756d43686c6f72696465$7023bdcb3afd7348461c06cd81fd38ebfda8fbba904f8e3ea9b543f6545da1f2",
+    "pbkdf2": "80000$4e61436c$4ddcd8f60b98be21830cee5ef22701f9641a4418d04c0414aeff08876b34ab56",
+}
+
+
+def proofs(database: str) -> Iterator[tuple[str, Callable[[], bool]]]:
+    """Yield what selftest shows: a sentence, and what must be true. They are to be run in order."""
+    key, scheme = minijwt.base64url_decode(RFC_KEY), COST.partition("$")[0]
+    settings = Settings((os.urandom(32),), (os.urandom(32),), rotate_refresh=True)
+    accounts, tokens = Accounts(settings, MemoryStore()), list[str]()
+
+    def login() -> bool:
+        nonlocal accounts
+        accounts = Accounts(settings, SQLiteStore(database))
+        accounts.add_user("ann", "correct horse")
+        tokens.append(accounts.login("ann", "correct horse", NO_ADDRESS).refresh or "")
+        return True
+
+    def refresh() -> bool:
+        tokens.append(accounts.refresh(tokens).refresh or "")
+        return tokens[0] != tokens[1]
+
+    def tamper() -> bool:
+        try:
+            accounts.refresh([tokens[1][:-9] + ("A" if tokens[1][-9] != "A" else "B") + tokens[1][-8:]])
+        except Refused as refused:
+            return refused.code == "invalid_signature"
+        return False
+
+    yield "HMAC-SHA256: the token of RFC 7515", lambda: bool(minijwt.explain(RFC_TOKEN, key, now=RFC_NOW)["valid"])
+    stored = f"{scheme}${RFC_STORED[scheme]}"
+    yield f"{scheme}: the password of RFC 7914", lambda: check_password(RFC_PASSWORDS[scheme], stored)
+    yield f"SQLite {sqlite3.sqlite_version}: a user is kept, and logs in", login
+    yield "the refresh token is good for another", refresh
+    yield "the same, with one letter of its signature changed, is refused", tamper
+
+
+def selftest_command(arguments: argparse.Namespace) -> int:
+    """selftest: five lines; needs no port and no setting, and leaves nothing behind."""
+    status = 0
+    with tempfile.TemporaryDirectory(prefix="minijwt-") as directory:
+        for sentence, holds in proofs(os.path.join(directory, "minijwt.db")):
+            try:
+                good = holds()
+            except Exception:
+                logger.exception(sentence)
+                good = False
+            print(f"{'ok' if good else 'FAILED':8}{sentence}", flush=True)
+            status = status if good else 1
+    return status
+
+
+class Parser(argparse.ArgumentParser):
+    """Says where settings come from: people try --port."""
+
+    def error(self, message: str) -> NoReturn:
+        hint = f"; settings come from the environment or .env: PORT=8000 python3 {PROGRAM}"
+        super().error(message + (hint if "unrecognized" in message or "invalid choice" in message else ""))
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = Parser(
+        prog=PROGRAM,
+        description="A login server: JWT access tokens, refresh tokens in an HttpOnly cookie.",
+        epilog="Settings come from the environment and from .env: " + ", ".join(VARIABLES) + ".",
     )
+    parser.add_argument("--version", action="store_const", dest="run", const=version_command, help="show the version")
+    parser.set_defaults(run=serve_command)
+    commands = parser.add_subparsers(title="commands", metavar="[COMMAND]", description="without one, it serves")
+    commands.add_parser("init", help="write a .env with fresh secrets").set_defaults(run=init_command)
+    text = "show that all a login needs works here, as the RFCs have it"
+    commands.add_parser("selftest", help=text).set_defaults(run=selftest_command)
+    commands.add_parser("token", help="encode, decode, explain, keygen: what minijwt.py does")
+    user = commands.add_parser("user", help="add, passwd, remove, list, logout")
+    user.set_defaults(run=user_command)
+    actions = user.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for action, text in (
+        ("add", "add a user; the password is asked for, or one line of standard input"),
+        ("passwd", "change a password, which ends all of the user's sessions"),
+        ("remove", "remove a user"),
+        ("logout", "end all sessions of a user"),
+    ):
+        actions.add_parser(action, help=text).add_argument("name")
+    actions.add_parser("list", help="print all names")
+    return parser
 
 
-def render(response: Response, request: Request, keep_alive: bool, now: float) -> bytes:
-    """Return `response` as the answer to `request` at the time `now`, ready to be sent: every answer is made here."""
-    status, body, content_type, fields, _, policy = response
-    # RFC 9110 §8.6: 204 has no Content-Length
-    content = "" if status == 204 else f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
-    for name, value in fields:
-        # A line end would split the answer in two
-        if not (value.isascii() and value.isprintable()):
-            raise ValueError("a control character in a header field")
-        content += f"{name}: {value}\r\n"
-    if not keep_alive:
-        content += "Connection: close\r\n"
-    elif request.version == b"HTTP/1.0":
-        content += "Connection: keep-alive\r\n"
-    policy = f"Content-Security-Policy: {policy}\r\n"
-    head = f"{_STATUS_LINES[status]}{content}{policy}{_common_fields(int(now))}\r\n".encode("ascii")
-    return head if request.method == "HEAD" else head + body
-
-
-# ---- Page ------------------------------------------------------------------------------------------------
-# What a browser is shown: one constant, sent as it stands here. It knows of the server what any client knows.
+# ==== Part V: The page ====================================================================================
+# What a browser shows at /: a token is taken apart, edited, and judged by the server. Nothing in it is interpolated,
+# nothing comes from elsewhere, and a browser runs no script and no style but these.
 
 PAGE = r"""<!doctype html>
 <html lang="en">
@@ -1547,8 +3449,8 @@ p.failed, #trace .failed > :is(b, :first-child, :last-child) { color: var(--bad)
 <header>
   <h1>A JSON Web Token, taken apart</h1>
   <p><code><span data-part="header">header</span>.<span data-part="payload">payload</span>.<span
-    data-part="signature">signature</span></code> <span class="note">signed, not secret: anybody can read it and change
-    it, but a change counts only if it comes from somebody who has the key</span></p>
+    data-part="signature">signature</span></code> <span class="note">signed, not secret: without the key it can
+    be read and changed, but only with the key can a change be signed</span></p>
 </header>
 <noscript>All of this is done by a script.</noscript>
 <p id="notice" role="alert"></p>
@@ -1611,8 +3513,8 @@ p.failed, #trace .failed > :is(b, :first-child, :last-child) { color: var(--bad)
 
 <script>
 "use strict";
-// token: the text in the field, as it was issued or as somebody has changed it. part: header, payload or signature.
-// segment: the text of a part. Whatever is shown goes into the page as text, never as HTML.
+// token: the text in the field, as it was issued or edited since. part: header, payload or signature.
+// segment: the text of a part. All that is shown goes into the page as text, never as HTML.
 const PARTS = ["header", "payload", "signature"];
 const PART_OF = {shape: "", header: "header", algorithm: "header", signature: "signature"};  // of a check; else payload
 const EDIT_MS = 150, TICK_MS = 250, RETRY_MS = 10_000;  // after the last key; of the countdown; after a failed refresh
@@ -1722,7 +3624,7 @@ async function trace() {
 }
 
 function take(token) {
-  const edited = $("token").value !== issued;  // then that stays in sight, as long as nobody asks for another
+  const edited = $("token").value !== issued;  // an edited token stays in sight until another one is asked for
   const {username, iat, exp} = claimsOf(token);
   issued = token;
   expired = false;
@@ -1755,7 +3657,7 @@ async function login() {
   if (location.protocol === "http:") await refresh("To try the cookie", NO_COOKIE);
 }
 
-async function refresh(why, refusal) {  // refusal: what to say if it is refused to somebody who has just signed in
+async function refresh(why, refusal) {  // refusal: what to say if it is refused right after signing in
   const answer = await ask("POST", "/refresh");
   const good = answer.status === 200, refused = [401, 406].includes(answer.status);  // a setting of the server
   happened("POST /refresh", answer, `${why}: ${good ? "the browser sent the cookie, here is a new access token."
@@ -1769,7 +3671,7 @@ async function logout() {
   const answer = await ask("POST", "/logout");
   if (answer.status !== 204) return notify(answer.reason);
   happened("POST /logout", answer, "The session has ended, and the cookie is deleted.");
-  forget("This page has forgotten the access token. Whoever has a copy can use it until it expires.");
+  forget("This page has forgotten the access token. A copy of it is good until it expires.");
 }
 
 function tick() {
@@ -1787,7 +3689,7 @@ function tick() {
   expired = !seconds;
 }
 
-// What somebody does
+// What a person does
 $("login").onsubmit = event => { event.preventDefault(); inTurn(login); };
 $("resume").onclick = $("refresh").onclick = () => { show(issued); inTurn(() => refresh("By button")); };
 $("logout").onclick = () => inTurn(logout);
@@ -1815,1152 +3717,50 @@ if (history.state?.signedIn) inTurn(() => refresh("After the reload"));
 """
 
 
-def _digest(tag: str) -> str:
-    """Return how a Content-Security-Policy names the text of the one `tag` of PAGE (CSP Level 3 §2.3.1)."""
-    text = PAGE.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
-    return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-# Nothing runs that is not written above, and nothing is sent to anybody else, whatever might be smuggled in.
-PAGE_POLICY = (
-    f"default-src 'none'; script-src {_digest('script')}; style-src {_digest('style')}; connect-src 'self';"
-    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-
-
-def asks_for_html(request: Request) -> bool:
-    """Tell whether Accept names text/html, as a browser's does: curl's */* is content with plain text."""
-    for media_range in request.fields.get(b"accept", b"").lower().translate(None, b" \t").split(b","):
-        kind, *parameters = media_range.split(b";")
-        if kind == b"text/html":
-            return not any(re.fullmatch(rb"q=0(\.0*)?", each) for each in parameters)  # RFC 9110 §12.4.2: 0 is no
-    return False
-
-
-# ---- Endpoints -------------------------------------------------------------------------------------------
-# From a Request to a Response, in a few lines each. Know no sockets.
-
-CHALLENGE = 'Bearer realm="minijwt"'  # what belongs into every 401 (RFC 9110 §11.6.1, RFC 6750 §3)
-
-
-class App:
-    """Everything that an answer depends on: the whole application, without a port."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        clock: Callable[[], float] = time.time,
-        log: Callable[[Event], None] = lambda event: None,
-        cost: str = COST,
-    ) -> None:
-        self.settings, self.store, self.clock, self.log = settings, store, clock, log
-        self.accounts = Accounts(settings, store, clock, cost)
-
-
-def answer_json(status: int, value: object, *fields: tuple[str, str]) -> Response:
-    """Return `value` as a JSON answer."""
-    return Response(status, json.dumps(value).encode("ascii"), fields=fields)
-
-
-def error_response(error: HTTPError) -> Response:
-    """Return the answer that `error` stands for."""
-    body = {"message": error.message, "code": error.code}
-    return answer_json(error.status, body, *error.fields)._replace(events=error.events)
-
-
-def unavailable(code: str, message: str) -> Response:
-    """Return a 503: not now, but soon (RFC 9110 §15.6.4)."""
-    return error_response(HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, code, message, ("Retry-After", "1")))
-
-
-def refusal(app: App, request: Request, message: str, refused: Refused) -> Response:
-    """Return the answer to wrong credentials or a bad token: the tutorial's 406, or the 401 of RFC 9110 §15.5.2."""
-    about = {"result": refused.code, "user": refused.username or "unknown"}
-    if refused.sid is not None:
-        about["session"] = refused.sid[:8] or "none"
-    event = Event(request.path.strip("/"), {**about, "address": str(request.client)})
-    if refused.wait:
-        wait, text = ("Retry-After", str(math.ceil(refused.wait))), "Too many failed logins. Try again later."
-        error = HTTPError(HTTPStatus.TOO_MANY_REQUESTS, "too_many_failures", text, wait, events=(event,))
-        return error_response(error)
-    challenge = (("WWW-Authenticate", CHALLENGE),) if app.settings.unauthorized_status == 401 else ()
-    return answer_json(app.settings.unauthorized_status, {"message": message}, *challenge)._replace(events=(event,))
-
-
-def _cookie(app: App, token: str, expires: float, age: int) -> tuple[str, str]:
-    """Return the Set-Cookie field that gives `token` to the browser, out of reach of scripts (RFC 6265 §4.1)."""
-    settings, date = app.settings, formatdate(int(expires), usegmt=True)
-    secure = "; Secure" if settings.cookie_secure else ""
-    value = f"{settings.cookie_name}={token}; Max-Age={age}; Path=/; Expires={date}"
-    return "Set-Cookie", f"{value}; HttpOnly{secure}; SameSite={settings.cookie_samesite}"
-
-
-def _token_response(app: App, tokens: Tokens, *events: Event) -> Response:
-    """Return the access token as JSON, and the refresh token, if there is a new one, as a cookie that ends with it."""
-    cookie: tuple[tuple[str, str], ...] = ()
-    if tokens.refresh is not None:
-        cookie = (_cookie(app, tokens.refresh, tokens.expires, max(0, math.ceil(tokens.expires - app.clock()))),)
-    # base64url and dots need no escaping: the body that answer_json would make, without its four microseconds
-    body = f'{{"accessToken": "{tokens.access}"}}'.encode("ascii")
-    return Response(200, body, fields=cookie, events=events)
-
-
-def get_root(app: App, request: Request) -> Response:
-    """GET /: a word for whoever wants to know whether the server runs, the page for whoever wants to learn."""
-    vary = (("Vary", "Accept"),) if app.settings.page else ()
-    if app.settings.page and asks_for_html(request):
-        return Response(HTTPStatus.OK, PAGE.encode("utf-8"), "text/html; charset=utf-8", vary, policy=PAGE_POLICY)
-    return Response(HTTPStatus.OK, b"server running", "text/plain; charset=utf-8", vary)
-
-
-def post_login(app: App, request: Request) -> Response:
-    """POST /login: username and password → an access token, and a refresh token in the cookie."""
-    try:
-        form = parse_form(request)
-        [username], [password] = form["username"], form["password"]  # exactly one each
-    except (ValueError, KeyError):
-        raise Refused("malformed") from None
-    tokens = app.accounts.login(username, password, request.client)
-    about = {"user": tokens.username, "session": tokens.sid[:8], "address": str(request.client)}
-    return _token_response(app, tokens, Event("login", {"result": "ok", **about}))
-
-
-def post_refresh(app: App, request: Request) -> Response:
-    """POST /refresh: the cookie → a new access token, and while rotation is on a new cookie."""
-    return _token_response(app, app.accounts.refresh(parse_cookies(request, app.settings.cookie_name)))
-
-
-def post_logout(app: App, request: Request) -> Response:
-    """POST /logout: end the session and delete the cookie, whether there is one or not."""
-    events = []
-    for each in app.accounts.logout(parse_cookies(request, app.settings.cookie_name)):
-        about = {"user": each.username, "session": each.sid[:8], "address": str(request.client)}
-        events.append(Event("logout", about))
-    return Response(HTTPStatus.NO_CONTENT, fields=(_cookie(app, "", 0, 0),), events=tuple(events))
-
-
-def _bearer(request: Request) -> str:
-    """Return the token in Authorization (RFC 6750 §2.1); raise HTTPError if there is none."""
-    scheme, _, token = request.fields.get(b"authorization", b"").partition(b" ")
-    if scheme.lower() != b"bearer":  # RFC 6750 §3.1: who sends no token is told no more than this
-        raise HTTPError(HTTPStatus.UNAUTHORIZED, "no_token", "Send an access token.", ("WWW-Authenticate", CHALLENGE))
-    return token.strip(b" ").decode("latin-1")
-
-
-def get_me(app: App, request: Request) -> Response:
-    """GET /me: the claims of the access token."""
-    try:
-        return answer_json(HTTPStatus.OK, app.accounts.whoami(_bearer(request)))
-    except minijwt.InvalidTokenError as error:
-        field = ("WWW-Authenticate", f'{CHALLENGE}, error="invalid_token", error_description="{error.code}"')
-        raise HTTPError(HTTPStatus.UNAUTHORIZED, error.code, "The access token is not good.", field) from None
-
-
-def get_explain(app: App, request: Request) -> Response:
-    """GET /explain: how the access token fares, check by check. Good or not, the answer is 200."""
-    return answer_json(HTTPStatus.OK, app.accounts.explain(_bearer(request)))
-
-
-# ---- Routes ----------------------------------------------------------------------------------------------
-# One table, one try.
-
-Endpoint = Callable[[App, Request], Response]
-
-# What an endpoint does, of which others may have to wait:
-NOTHING = "nothing"
-READS = "reads"  # the store
-WRITES = "writes"  # the store
-HASHES = "hashes"  # a password: a quarter of a second of work
-
-# Where a request is answered therefore:
-INLINE = "inline"  # on the loop, which must not wait; an endpoint that raises Redo there is called in the write lane
-HASH = "hash"  # in a small pool
-WRITE = "write"  # in the one thread that writes, many requests to a commit
-
-
-class Route(NamedTuple):
-    """An endpoint, and what is to be known of it before it is called."""
-
-    endpoint: Endpoint
-    does: str = NOTHING
-    does_rotating: str = ""  # while ROTATE_REFRESH is on, if that is something else
-    refusal: str = "Unauthorized"  # the message of Refused
-    page_only: bool = False  # is there while PAGE=on, for our own page: never CORS
-
-
-ROUTES: dict[str, dict[str, Route]] = {
-    "/": {"GET": Route(get_root)},
-    "/login": {"POST": Route(post_login, HASHES, refusal="Invalid credentials")},
-    "/refresh": {"POST": Route(post_refresh, READS, WRITES)},
-    "/logout": {"POST": Route(post_logout, WRITES)},
-    "/me": {"GET": Route(get_me)},
-    "/explain": {"GET": Route(get_explain, page_only=True)},
-}
-
-
-def for_the_page(path: str) -> bool:
-    """Tell whether `path` is there for our own page alone."""
-    return any(route.page_only for route in ROUTES.get(path, {}).values())
-
-
-def lanes_of(settings: Settings, store: Store) -> dict[tuple[str, str], str]:
-    """Return the lane of each (method, path) that is not answered on the loop."""
-    lane_of = {NOTHING: INLINE, READS: INLINE if store.inline_reads else WRITE, WRITES: WRITE, HASHES: HASH}
-    lanes = {}
-    for path, methods in ROUTES.items():
-        for method, route in methods.items():
-            does = (route.does_rotating if settings.rotate_refresh else "") or route.does
-            if lane_of[does] != INLINE:
-                lanes[method, path] = lane_of[does]
-    return lanes
-
-
-def check_csrf(app: App, request: Request) -> None:
-    """Raise HTTPError if a page of another site has a browser send this POST: the cookie would come along (CSRF).
-
-    Browsers say where a request comes from, in Sec-Fetch-Site (W3C Fetch Metadata §2.3) and Origin (RFC 6454 §7), and
-    no script can change either. Who sends neither is no browser, and has no cookie that is not its own.
-    """
-    site, raw_origin = request.fields.get(b"sec-fetch-site"), request.fields.get(b"origin")
-    if site is None and raw_origin is None:
-        return
-    origin = (raw_origin or b"").decode("latin-1")
-    if site is None:
-        scheme, _, authority = origin.partition("://")
-        host = request.fields.get(b"host", b"").decode("latin-1").lower()
-        hosts = {host, host.removesuffix(":" + DEFAULT_PORTS.get(scheme, ""))} - {""}
-        same = scheme in DEFAULT_PORTS and authority in hosts
-    else:
-        same = site in (b"same-origin", b"none")
-    if not same and origin not in app.settings.allowed_origins:
-        about = {"path": request.path, "origin": origin or "unknown", "address": str(request.client)}
-        event = Event("cross_site", about)
-        message = "This request comes from a page of another site, which ALLOWED_ORIGINS does not name."
-        raise HTTPError(HTTPStatus.FORBIDDEN, "cross_site", message, events=(event,))
-
-
-def find_route(app: App, request: Request) -> Route:
-    """Return the route of `request`, whose body need not be here yet, or the one that answers OPTIONS.
-
-    Raises HTTPError: 404, 405 with Allow (RFC 9110 §15.5.6), or 403 for a POST from a page of another site.
-    """
-    methods = {} if request.path == "*" else ROUTES.get(request.path)
-    if methods is None or (not app.settings.page and for_the_page(request.path)):
-        raise HTTPError(HTTPStatus.NOT_FOUND, "not_found", "There is nothing here.")
-    route = methods.get("GET" if request.method == "HEAD" else request.method)
-    if route is None:
-        known = ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
-        if request.method == "OPTIONS":
-            return Route(lambda app, request: Response(HTTPStatus.NO_CONTENT, fields=(("Allow", known),)))
-        message = f"This path knows only {known}."
-        raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", message, ("Allow", known))
-    if request.method == "POST":
-        check_csrf(app, request)
-    return route
-
-
-def add_cors_headers(app: App, request: Request, response: Response) -> Response:
-    """Let a page of an allowed origin read the answer, with the cookie sent along (Fetch §3.3: CORS)."""
-    origin = request.fields.get(b"origin", b"").decode("latin-1")
-    fields = [("Vary", "Origin")]  # no cache may hand one origin's answer to another
-    if origin in app.settings.allowed_origins and not for_the_page(request.path):
-        fields.append(("Access-Control-Allow-Origin", origin))
-        fields.append(("Access-Control-Allow-Credentials", "true"))
-        fields.append(("Access-Control-Expose-Headers", "Retry-After, WWW-Authenticate"))
-        if request.method == "OPTIONS" and b"access-control-request-method" in request.fields:
-            fields += [("Access-Control-Allow-Methods", value) for name, value in response.fields if name == "Allow"]
-            fields.append(("Access-Control-Allow-Headers", "Authorization, Content-Type"))
-            fields.append(("Access-Control-Max-Age", "600"))  # seconds that the browser may remember all that
-    return response._replace(fields=(*response.fields, *fields))
-
-
-def store_failed(error: StoreFailed) -> Response:
-    """Return the answer when the store does not work: never a wrong one."""
-    response = unavailable("unavailable", "The database does not answer. Try again.")
-    return response._replace(events=(Event("database", {"error": str(error)}),))
-
-
-def respond(app: App, request: Request) -> Response:
-    """Return the answer to `request`: the whole server as one plain function. Raises nothing but Redo."""
-    try:
-        route = find_route(app, request)
-        return route.endpoint(app, request)
-    except HTTPError as error:
-        return error_response(error)
-    except Refused as refused:
-        return refusal(app, request, route.refusal, refused)
-    except Redo:
-        raise
-    except StoreFailed as error:
-        return store_failed(error)
-    except Exception:
-        logger.exception("unexpected error")  # the traceback is for the log; the client learns only that it happened
-        return error_response(HTTPError(500, "internal_error", "Something went wrong here."))
-
-
-# ---- Conversation ----------------------------------------------------------------------------------------
-# One client's side of HTTP, from its first byte to the last answer, as a generator. It moves no bytes itself: `handle`
-# drives it with blocking reads under the standard library's own server, and the Server below with a selector. Where the
-# generator stands is the state of the connection.
-
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"  # RFC 9110 §15.2.1
-
-if TYPE_CHECKING:
-    Conversation: TypeAlias = Generator[bytes | Request, Any, bytes]
-
-
-class Handler(BaseHTTPRequestHandler):
-    """One client, whoever drives the conversation with it. `handler_for` gives it its App."""
-
-    app: App
-    framer: Framer
-    timeout = 10.0  # seconds that a silent client may cost a thread of the stock server
-    last = False  # the next response is the last one
-
-    def converse(self) -> Conversation:
-        """Talk to the client. Yields what is to happen next, and is sent the outcome:
-
-            bytes    these are to be sent, if any, and more to be received → what arrived, b"" if the client sends no
-                     more; None as long as `framer` is busy: what is here already comes first
-            Request  it is to be answered → its Response
-
-        Returns the last bytes to be sent. TimeoutError is thrown in when the client takes too long to send.
-        """
-        framer = self.framer = Framer(
-            parse_address(self.client_address[0]) or NO_ADDRESS, self.app.settings.trusted_proxies
-        )
-        answer = b""
-        try:
-            while True:
-                data = yield answer
-                if data:
-                    framer.receive(data)
-                elif data is not None:
-                    if framer.busy:  # a short request is never acted upon
-                        raise _malformed("incomplete", "The request ended before it was complete.")
-                    return b""
-                request, answer = framer.next_request(), b""
-                if request is not None:
-                    response = yield request
-                    keep_alive = request.keep_alive and not self.last
-                    answer = self.render(response, request, keep_alive)
-                    if not keep_alive:
-                        return answer
-                elif (head := framer.expecting()) is not None:
-                    find_route(self.app, head)  # RFC 9110 §10.1.1: a body that will be refused is not asked for
-                    answer = CONTINUE
-                data = request = response = None  # an idle client costs no memory
-        except HTTPError as error:  # where the next request would begin is not known: close
-            fault = error
-        except TimeoutError:
-            if not framer.busy:
-                return b""
-            fault = HTTPError(HTTPStatus.REQUEST_TIMEOUT, "timeout", "The request took too long to arrive.")
-        return self.render(error_response(fault), framer.begun(), keep_alive=False)
-
-    def render(self, response: Response, request: Request, keep_alive: bool) -> bytes:
-        """Return `response`, ready to be sent, and log what is to be logged."""
-        app = self.app
-        if app.settings.allowed_origins:
-            response = add_cors_headers(app, request, response)
-        for event in response.events:
-            app.log(event)
-        if app.settings.access_log:
-            about = {"method": request.method, "path": request.path, "status": str(int(response.status))}
-            app.log(Event("request", {**about, "address": str(request.client)}))
-        return render(response, request, keep_alive, app.clock())
-
-    def handle(self) -> None:
-        """Answer one request of the stock server's socket, then close: an idle client would hold a thread."""
-        self.last = True
-        conversation = self.converse()
-        with suppress(OSError):  # the client is silent or gone
-            try:
-                step = next(conversation)
-                while True:
-                    if isinstance(step, Request):
-                        step = conversation.send(respond(self.app, step))
-                    else:
-                        self.wfile.write(step)
-                        step = conversation.send(self.rfile.read1(MAX_HEAD_BYTES))
-            except StopIteration as end:
-                self.wfile.write(end.value)
-
-
-def handler_for(app: App) -> type[Handler]:
-    """Return a handler class for `app`, to be given to `http.server.ThreadingHTTPServer`."""
-    return type("Handler", (Handler,), {"app": app})
-
-
-# ---- Server ----------------------------------------------------------------------------------------------
-# One loop around one selector. A turn has four phases: receive and parse what has arrived, answer it on one snapshot of
-# the database (taken after it arrived, so never stale), render, send. Each phase keeps its code in the processor's cache,
-# and a turn answers one request of each client, however many have arrived. A slow client costs a buffer, not a thread.
-
-REQUEST_SECONDS = 5.0  # from the first byte of a request to its last; of a new client, from the connection on
-IDLE_SECONDS = 30.0  # between two requests
-WRITE_SECONDS = 10.0  # for a client to take an answer
-LINGER_SECONDS = 2.0  # for a client to close, once the last answer is sent
-SWEEP_SECONDS = 1.0  # between two looks at the deadlines; so that is how exact they are
-REST_SECONDS = 0.1  # without accepting, once that has failed; between two looks while stopping
-COMPLAINT_SECONDS = 60.0  # between two lines in the log about that
-TURN_SECONDS = 0.005  # of receiving, and of answering, before what has been answered is sent
-SHUTDOWN_SECONDS = 10.0  # for answers in flight when told to stop
-LAST_SECONDS = 0.5  # for an idle client, then, to send a request that is still answered
-BACKLOG = 1024  # connections that may wait to be accepted
-ACCEPTS_AT_ONCE = 16  # of them, in a turn
-MAX_CONNECTIONS = 4_096
-SPARE_SHARE = 32  # when there are too many, 1/32 more are dropped, so that the search for them is rare
-RECEIVE_BYTES = 65_536  # at one time
-SEND_BUFFER_BYTES = 24_576  # of each socket, in the kernel, which would grow it to megabytes; the page fits in
-RECEIVE_BUFFER_BYTES = 16_384  # likewise
-HASHES_AT_ONCE = max(1, (os.cpu_count() or 1) - 1)  # one core is for the loop
-RESERVED_DESCRIPTORS = 64 + 4 * HASHES_AT_ONCE  # three a thread for the database; listeners, log, those just accepted
-MAX_WAITING_LOGINS = 64  # the last one waits for sixteen seconds of work, on two cores
-MAX_LOGINS_OF_A_PLACE = 48  # a class behind one address, but not one that would have all the places
-WRITES_AT_ONCE = 256  # requests to a commit
-READ, WRITE_READY = selectors.EVENT_READ, selectors.EVENT_WRITE
-
-
-class Client(Handler):
-    """A Handler that the Server drives: its socket, and how far the conversation with it has come."""
-
-    def __init__(self, app: App, client: socket.socket, address: str) -> None:
-        self.app, self.socket, self.client_address = app, client, (address, 0)
-        self.conversation: Conversation | None = self.converse()  # None: the last answer has been made
-        next(self.conversation)
-        self.handshaking = isinstance(client, ssl.SSLSocket)
-        self.unsent = b""  # of the last answer
-        self.wants = READ  # what it waits for; 0: for the response to its request
-        self.watched = 0  # what the selector watches: it is told of 0 only when something arrives nevertheless
-        self.since = self.deadline = 0.0  # of that waiting, seconds of the server's clock
-
-
-class Lanes:
-    """Answers requests off the loop: one thread writes, a small pool hashes passwords.
-
-    `post` has a function called on the loop; `answered` is what is called there, with a client and its response.
-    """
-
-    def __init__(self, app: App, post: Callable[..., None], answered: Callable[[Client, Response], None]) -> None:
-        self._app, self._post, self._answered = app, post, answered
-        self._pool = ThreadPoolExecutor(HASHES_AT_ONCE, "hash")
-        self._logins: Counter[bytes] = Counter()  # that wait or are hashed, by place
-        self._pending: list[tuple[Client, Request]] = []  # of this turn, for the writer
-        self._writes: queue.SimpleQueue[list[tuple[Client, Request]] | None] = queue.SimpleQueue()
-        self._writer = threading.Thread(target=self._write, name="write", daemon=True)
-        self._writer.start()
-
-    def submit(self, lane: str, client: Client, request: Request) -> None:
-        """Have `request` answered in `lane`."""
-        if lane == WRITE:
-            return self._pending.append((client, request))
-        place = place_of(request.client)
-        full = sum(self._logins.values()) >= HASHES_AT_ONCE + MAX_WAITING_LOGINS
-        if full or self._logins[place] >= MAX_LOGINS_OF_A_PLACE:
-            response = unavailable("busy", "Too many people are logging in. Try again.")
-            return self._post(self._answered, client, response)
-        self._logins[place] += 1
-        future = self._pool.submit(respond, self._app, request)
-        future.add_done_callback(lambda each: self._post(self._hashed, place, client, each))
-        return None
-
-    def hand_over(self) -> None:
-        """Let the writer have what this turn has for it, in one piece."""
-        if self._pending:
-            self._writes.put(self._pending)
-            self._pending = []
-
-    def _hashed(self, place: bytes, client: Client, future: Future[Response]) -> None:
-        self._logins -= Counter((place,))  # which also forgets the places that have none
-        if not future.cancelled():
-            self._answered(client, future.result())
-
-    def _write(self) -> None:
-        """Answer all waiting requests within one transaction, and only after its commit let the answers go."""
-        ended = False
-        while not ended:
-            works: list[tuple[Client, Request]] = []
-            while not works or (len(works) < WRITES_AT_ONCE and not self._writes.empty()):
-                more = self._writes.get()
-                if more is None:
-                    ended = True
-                    break
-                works += more
-            try:
-                responses = self._app.store.group([partial(respond, self._app, request) for _, request in works])
-            except StoreFailed as error:
-                responses = [store_failed(error)] * len(works)
-            except Exception:  # whatever it was, the next ones are answered
-                logger.exception("unexpected error")
-                responses = [unavailable("unavailable", "Something went wrong here.")] * len(works)
-            self._post(self._written, [client for client, _ in works], responses)
-        self._app.store.close()
-
-    def _written(self, clients: list[Client], responses: list[Response]) -> None:
-        for client, response in zip(clients, responses):
-            self._answered(client, response)
-
-    def close(self) -> None:
-        """Take no more."""
-        self._writes.put(None)
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _bound(address: str, port: int) -> socket.socket:
-    """Return a socket that is bound to a literal address; raise OSError if that cannot be."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Accepted sockets inherit these.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind((address, port))
-        listener.listen(BACKLOG)  # until then somebody else could take the port too
-        listener.setblocking(False)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def listen(host: str, port: int) -> list[socket.socket]:
-    """Return bound sockets: for "localhost" both loopback addresses, where a machine has both, with one port.
-
-    Raises SettingsError if the port is taken or the address not ours. Never looks up a name.
-    """
-    try:
-        sockets = [_bound("127.0.0.1" if host == "localhost" else host, port)]
-        if host == "localhost":
-            try:
-                sockets.append(_bound("::1", sockets[0].getsockname()[1]))  # for port 0: the port that the first drew
-            except OSError as error:
-                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):  # a machine without IPv6
-                    sockets[0].close()
-                    raise
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise SettingsError(f"PORT {port} is in use on {host}: stop that program, or set another PORT") from None
-        if error.errno == errno.EACCES:
-            raise SettingsError(f"PORT {port} may not be used by this user: set one above 1023") from None
-        raise SettingsError(f"HOST {host} cannot be listened on: {error.strerror}") from None
-    return sockets
-
-
-def tls_context(cert: str, key: str) -> ssl.SSLContext:
-    """Return what TLS 1.2 and newer needs; raise SettingsError if the files `cert` and `key` are not a pair."""
-
-    def no_password() -> str:
-        raise SettingsError(f"TLS_KEY {key} is locked by a password, and nobody is here to type it: unlock it")
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
-    # Each renegotiation would cost us ten times what it costs the client. PyPy does not name the option.
-    context.options |= getattr(ssl, "OP_NO_RENEGOTIATION", 1 << 30)
-    context.set_alpn_protocols(["http/1.1"])  # RFC 7301
-    try:
-        for variable, path in (("TLS_CERT", cert), ("TLS_KEY", key)):
-            with open(path, "rb"):
-                pass
-        context.load_cert_chain(cert, key, no_password)
-    except ssl.SSLError as error:
-        if "MISMATCH" in str(error.reason):
-            raise SettingsError(f"TLS_KEY {key} is not the key of TLS_CERT {cert}") from None
-        raise SettingsError(f"TLS_CERT {cert} and TLS_KEY {key} must be PEM: a certificate and its key") from None
-    except OSError as error:
-        raise SettingsError(f"{variable} {path} cannot be read: {error.strerror}") from None
-    return context
-
-
-def capacity() -> int:
-    """Return how many connections there may be, after raising the limit of descriptors as far as we may and need."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_CONNECTIONS + RESERVED_DESCRIPTORS
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < allowed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    return max(1, allowed - RESERVED_DESCRIPTORS)
-
-class Server:
-    """Serves an App until `stop` is called."""
-
-    def __init__(
-        self,
-        app: App,
-        sockets: list[socket.socket],
-        tls: ssl.SSLContext | None = None,
-        capacity: int = MAX_CONNECTIONS,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """At most `capacity` clients are connected at one time. `clock` returns seconds and never goes back."""
-        self.app, self.clients, self.stopping = app, set[Client](), False
-        self._sockets, self._tls, self._capacity, self._clock = sockets, tls, capacity, clock
-        self._lane_of = lanes_of(app.settings, app.store)
-        self._selector = selectors.DefaultSelector()
-        self._mail: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = queue.SimpleQueue()
-        self._bell, self.waker = socket.socketpair()
-        self._bell.setblocking(False)
-        self.waker.setblocking(False)
-        self._ready: deque[tuple[selectors.SelectorKey, int]] = deque()
-        self._requests: deque[tuple[Client, Request]] = deque()
-        self._outbox: list[tuple[Client, bytes]] = []
-        self._now = clock()
-        self._end = math.inf  # when stopping ends
-        self._listening = False  # the selector watches the sockets
-        self._resting_until = self._complained = -math.inf
-
-    # -- the loop
-
-    def run(self, ready: Callable[[], None] = lambda: None) -> None:
-        """Call `ready` when listening, then accept and answer until told to stop; end in an orderly way."""
-        self.app.store.read_only()  # on this thread
-        self._lanes = Lanes(self.app, self.post, self._resume)
-        self._selector.register(self._bell, READ, self._read_mail)
-        self._listen()
-        ready()
-        swept = self._now
-        while not self.stopping or (self.clients and self._now < self._end):
-            pause = SWEEP_SECONDS if self._listening else REST_SECONDS
-            self._turn(pause)
-            if self._now >= swept + pause:
-                swept = self._now
-                self._sweep()
-        for client in list(self.clients):
-            self._hang_up(client)
-        self._lanes.close()
-        self.app.store.close()
-        self._selector.close()
-        self._bell.close()
-        self.waker.close()
-
-    def post(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Have `function` called on the loop; may be called by any thread, and by a signal handler."""
-        self._mail.put((function, arguments))
-        with suppress(OSError):  # so full that it rings anyway, or the loop has ended
-            self.waker.send(b"\0")
-
-    def _read_mail(self) -> None:
-        with suppress(BlockingIOError):
-            self._bell.recv(4_096)
-        for _ in range(self._mail.qsize()):
-            function, arguments = self._mail.get()
-            function(*arguments)
-
-    def _turn(self, pause: float) -> None:
-        """Receive and parse what has arrived, answer it, render the responses, send them. Wait at most `pause`."""
-        if not self._ready:
-            self._ready.extend(self._selector.select(0 if self._requests or self._outbox else pause))
-        self._now = self._clock()
-        end = self._now + TURN_SECONDS
-        while self._ready and self._clock() <= end:
-            key, _ = self._ready.popleft()
-            if isinstance(key.data, Client):
-                self._hear(key.data)
-            else:
-                key.data()
-        answered, end = [], self._clock() + TURN_SECONDS
-        with self.app.store.snapshot() if len(self._requests) > 1 else nullcontext():
-            while self._requests and (not answered or self._clock() <= end):
-                client, request = self._requests.popleft()
-                response = self._respond(client, request)
-                if response is not None:
-                    answered.append((client, response))
-        self._lanes.hand_over()
-        for client, response in answered:
-            self._resume(client, response)
-        outbox, self._outbox = self._outbox, []
-        for client, answer in outbox:
-            self._send(client, answer)
-
-    def _respond(self, client: Client, request: Request) -> Response | None:
-        """Return the response to `request`; None if it is made in another lane."""
-        lane = self._lane_of.get((request.method, request.path))
-        if lane is None:
-            try:
-                return respond(self.app, request)
-            except Redo:
-                lane = WRITE
-        self._lanes.submit(lane, client, request)
-        return None
-
-    # -- one client
-
-    def _allow(self, client: Client, seconds: float) -> None:
-        """Give the client `seconds` from now for what it has to do."""
-        client.since, client.deadline = self._now, self._now + seconds
-
-    def _want(self, client: Client, events: int) -> None:
-        """Wait for `events` of the client."""
-        client.wants = events
-        if events != client.watched:
-            self._watch(client, events)
-
-    def _watch(self, client: Client, events: int) -> None:
-        """Have the selector watch for `events`."""
-        if not client.watched:
-            self._selector.register(client.socket, events, client)
-        elif events:
-            self._selector.modify(client.socket, events, client)
-        else:
-            self._selector.unregister(client.socket)
-        client.watched = events
-
-    def _hear(self, client: Client) -> None:
-        """Go on with a client whose socket is ready."""
-        if not client.wants:  # it sends more before it has an answer: that waits in the kernel
-            if client.watched:
-                self._watch(client, 0)
-        elif client.unsent:
-            self._outbox.append((client, b""))
-        elif (data := self._receive(client)) is not None:
-            if client.conversation is not None:
-                self._resume(client, data)
-            elif not data:  # what comes after the last answer is only read so that the answer is not lost
-                self._hang_up(client)
-
-    def _receive(self, client: Client) -> bytes | None:
-        """Return what has arrived, b"" at the end of the stream; None if that is nothing yet."""
-        peer = client.socket
-        try:
-            if client.handshaking:
-                peer.do_handshake()  # type: ignore[attr-defined]
-                client.handshaking = False
-            data = peer.recv(RECEIVE_BYTES)
-            while self._tls and (pending := peer.pending()):  # type: ignore[attr-defined]
-                data += peer.recv(pending)
-            return data
-        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError):
-            self._want(client, READ)
-        except ssl.SSLWantWriteError:
-            self._want(client, WRITE_READY)
-        except ssl.SSLError:  # no TLS, or no longer: the alert that says why must arrive
-            client.conversation = None
-            self._linger(client)
-        except OSError:
-            self._hang_up(client)
-        return None
-
-    def _resume(self, client: Client, outcome: Any) -> None:
-        """Go on with the conversation until it needs something."""
-        talk, begun = client.conversation, client.framer.busy
-        if talk is None:
-            return
-        try:
-            step = talk.throw(outcome) if outcome is TimeoutError else talk.send(outcome)
-        except StopIteration as end:
-            client.conversation, client.wants = None, 0
-            self._outbox.append((client, end.value))
-        except Exception:  # whatever one client does, the others are served
-            logger.exception("a conversation broke off")
-            self._hang_up(client)
-        else:
-            if isinstance(step, Request):
-                client.wants = 0
-                self._requests.append((client, step))
-            elif step:
-                client.wants = 0
-                self._outbox.append((client, step))
-            else:
-                self._want(client, READ)
-                if client.framer.busy and not begun:
-                    self._allow(client, REQUEST_SECONDS)
-
-    def _send(self, client: Client, answer: bytes) -> None:
-        """Send `answer`, after what was left of the one before; then go on, or close if it was the last."""
-        data, begun = client.unsent + answer, bool(client.unsent)
-        try:
-            while data:
-                data = data[client.socket.send(data) :]
-        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            pass
-        except OSError:
-            return self._hang_up(client)
-        client.unsent = data
-        if data:
-            self._want(client, WRITE_READY)
-            if not begun:
-                self._allow(client, WRITE_SECONDS)
-        elif client.conversation is None:
-            self._linger(client)
-        elif client.framer.busy:
-            self._allow(client, REQUEST_SECONDS)
-            self._resume(client, None)
-        else:
-            self._allow(client, LAST_SECONDS if self.stopping else IDLE_SECONDS)
-            self._want(client, READ)
-        return None
-
-    def _linger(self, client: Client) -> None:
-        """Close our side, and wait until the client closes its own.
-
-        To close at once, with input unread, would reset the connection and might destroy the answer (RFC 9112 §9.6).
-        """
-        self._allow(client, LINGER_SECONDS)
-        client.handshaking = False
-        try:
-            if isinstance(client.socket, ssl.SSLSocket):
-                with suppress(ssl.SSLError):  # SSLWantReadError: our close_notify is sent, the client's is not here
-                    client.socket.unwrap()
-            client.socket.shutdown(socket.SHUT_WR)
-            self._want(client, READ)
-        except (OSError, ValueError):
-            self._hang_up(client)
-
-    def _hang_up(self, client: Client) -> None:
-        """Close at once."""
-        self.clients.discard(client)
-        client.conversation, client.wants, client.unsent = None, 0, b""
-        if client.watched:
-            self._watch(client, 0)
-        client.socket.close()
-
-    def _sweep(self) -> None:
-        """End what has taken too long: with 408 if a request has begun, in silence if not even that."""
-        for client in [each for each in self.clients if each.deadline < self._now and each.wants]:
-            if client.conversation is None or client.unsent or client.handshaking:
-                self._hang_up(client)
-            else:
-                self._resume(client, TimeoutError)
-        if not self._listening and self._resting_until <= self._now:
-            self._listen()
-
-    # -- who is let in
-
-    def _listen(self) -> None:
-        """Have the selector tell of clients that connect."""
-        self._listening = True
-        for listener in self._sockets:
-            self._selector.register(listener, READ, partial(self._accept, listener))
-
-    def _rest(self, seconds: float) -> None:
-        """Accept no clients for `seconds`: they wait in the kernel."""
-        if self._listening:
-            for listener in self._sockets:
-                self._selector.unregister(listener)
-        self._listening, self._resting_until = False, self._now + seconds
-
-    def _complain(self, reason: str) -> None:
-        """Rest a moment, and log why: once a minute."""
-        self._rest(REST_SECONDS)
-        if self._now - self._complained >= COMPLAINT_SECONDS:
-            self._complained = self._now
-            self.app.log(Event("accept", {"result": reason, "connections": str(len(self.clients))}))
-
-    def _accept(self, listener: socket.socket) -> int:
-        """Take in a few of those that wait at `listener`, and return how many. They count before any TLS handshake.
-
-        Connections with a request in progress are never dropped. When there are too many, idle ones go first.
-        """
-        self._drop(len(self.clients) - self._capacity)
-        if len(self.clients) >= self._capacity + ACCEPTS_AT_ONCE:
-            self._complain("everybody is busy")
-            return 0
-        accepted = []
-        for _ in range(ACCEPTS_AT_ONCE):
-            try:
-                accepted.append(listener.accept())
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                break
-            except OSError as error:  # it may well fail again at once
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._drop(1)
-                self._complain(errno.errorcode.get(error.errno or 0, "unknown"))
-                break
-        self._drop(len(self.clients) + len(accepted) - self._capacity)
-        for peer, address in accepted:
-            self._take_in(peer, address[0])
-        return len(accepted)
-
-    def _take_in(self, peer: socket.socket, address: str) -> None:
-        """Begin a conversation."""
-        try:
-            peer.setblocking(False)
-            if self._tls:
-                peer = self._tls.wrap_socket(peer, server_side=True, do_handshake_on_connect=False)
-        except (OSError, ValueError):  # it has gone already
-            return peer.close()
-        client = Client(self.app, peer, address)
-        client.last = self.stopping
-        self.clients.add(client)
-        self._allow(client, REQUEST_SECONDS)
-        return self._watch(client, READ)
-
-    def _drop(self, excess: int) -> None:
-        """Hang up on `excess` clients: first those of the place that holds most, first the oldest."""
-        if excess <= 0:
-            return
-        idle = [each for each in self.clients if each.wants]
-        held = Counter(place_of(each.framer.peer) for each in idle)
-        count = excess + self._capacity // SPARE_SHARE
-        for client in heapq.nsmallest(
-            count, idle, lambda each: (-held[place_of(each.framer.peer)], each.framer.in_body, each.since)
-        ):
-            self._hang_up(client)
-
-    def stop(self) -> None:
-        """Accept what has connected, and then no more; answer what has arrived, and close. Called on the loop."""
-        if self.stopping:
-            return
-        self.stopping, self._end = True, self._now + SHUTDOWN_SECONDS
-        self._rest(math.inf)
-        for listener in self._sockets:
-            while self._accept(listener):
-                pass
-            listener.close()
-        for client in self.clients:
-            client.last = True
-            if client.conversation and client.wants == READ and not client.framer.busy:
-                client.deadline = min(client.deadline, self._now + LAST_SECONDS)
-
-
-# ---- Command line ----------------------------------------------------------------------------------------
-# Knows the process: arguments, signals, exit status.
-
-
-def _serve_until_signalled(server: Server, greeting: str, clean: Callable[[], None]) -> None:
-    """Serve; SIGTERM or SIGINT ends it in an orderly way, a second one at once, when all is `clean`."""
-    signals = []
-
-    def stop(number: int, frame: object) -> None:
-        signals.append(number)
-        if len(signals) > 1:
-            clean()
-            os._exit(1)
-        server.post(server.stop)
-
-    signal.set_wakeup_fd(server.waker.fileno(), warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    server.run(lambda: print(greeting, flush=True))
-    signal.set_wakeup_fd(-1)
-
-
-def _password() -> str:
-    """Return a password: asked for twice and not shown on a terminal, else one line of standard input."""
-    if sys.stdin is None or not sys.stdin.isatty():
-        return sys.stdin.readline().rstrip("\r\n") if sys.stdin else ""
-    password = getpass.getpass(f"Password (at least {MIN_PASSWORD_CHARS} characters): ")
-    if password != getpass.getpass("Again: "):
-        raise ValueError("the two passwords differ")
-    return password
-
-
-def _user_command(arguments: argparse.Namespace) -> int:
-    """user add|passwd|remove|list|logout: what the running server sees at once."""
-    settings = read_settings(os.environ)
-    if not settings.database:
-        raise SettingsError(f"no secrets and no DATABASE are set, so users would not last: `{PROGRAM} init` first")
-    store = Store(settings.database)
-    accounts, name = Accounts(settings, store), getattr(arguments, "name", "")
-    if arguments.action == "list":
-        print("".join(each + "\n" for each in store.names()), end="")
-    elif arguments.action == "add":
-        accounts.add_user(name, _password(), arguments.accept_tutorial_tokens)
-    elif arguments.action == "passwd":
-        accounts.change_password(name, _password())
-    elif arguments.action == "remove":
-        accounts.remove_user(name)
-        if settings.private and not store.names():
-            print(f"{PROGRAM}: warning: that was the last user: {DEMO_USERNAME} is let in again", file=sys.stderr)
-    else:
-        accounts.end_sessions(name)
-    store.close()
-    if name:
-        print(log_line(time.time(), Event("user", {"action": arguments.action, "user": name})), file=sys.stderr)
-    return 0
-
-
-HARDENED = """# Settings of minijwt's server. Keep this file to yourself: who has the secrets can log in as anybody.
-
-# Sign access and refresh tokens. Different, random, 32 bytes; to change one, keep the old as ..._OLD for a while.
-ACCESS_TOKEN_SECRET={access}
-REFRESH_TOKEN_SECRET={refresh}
-
-# A new refresh token at every use: a stolen one is noticed, and ends the session.
-ROTATE_REFRESH=on
-# The cookie is not sent along when another site makes the request.
-COOKIE_SAMESITE=Strict
-# A name that browsers take only from this very host, over HTTPS (or http://localhost).
-COOKIE_NAME=__Host-jwt
-# What RFC 9110 would say. A client of the tutorial wants 406.
-UNAUTHORIZED_STATUS=401
-# The page at /, and the trace of what is wrong with a token, are for learning.
-PAGE=off
-"""
-
-
-def _init_command(arguments: argparse.Namespace) -> int:
-    """init: write a .env with fresh secrets and the hardened choices; never over an existing one."""
-    secrets = {name: minijwt.base64url_encode(os.urandom(32)).decode("ascii") for name in ("access", "refresh")}
-    try:
-        with open(os.open(".env", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-            file.write(HARDENED.format(**secrets))
-    except FileExistsError:
-        raise SettingsError(".env exists already, and is left as it is") from None
-    print(f"Wrote .env, for you alone; a server reads it when it starts. Next: python3 {sys.argv[0]} user add NAME")
-    return 0
-
-
-def _serve_command(arguments: argparse.Namespace) -> int:
-    """Serve until stopped."""
-    settings = read_settings(os.environ)
-    if time.time() < RELEASED:
-        today = time.strftime("%Y-%m-%d", time.gmtime())
-        raise SettingsError(f"the clock says {today}, before this program was made: set it, or no token is good")
-    tls = tls_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
-    directory = "" if settings.database else tempfile.mkdtemp(prefix="minijwt-")
-    log = Log(raw_stderr())
-
-    def clean() -> None:
-        log.close()
-        if directory:
-            shutil.rmtree(directory, ignore_errors=True)
-
-    logging.basicConfig(stream=log, format=LOG_FORMAT, force=True)
-    try:
-        store = Store(settings.database or os.path.join(directory, "minijwt.db"))
-        unknown = [f".env sets {name}, which is no setting of this server" for name in settings.unknown]
-        for risk in unknown + check_exposure(settings, bool(store.names())):
-            print(f"{PROGRAM}: warning: {risk}", file=sys.stderr)
-        sockets = listen(settings.host, settings.port)
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        url = f"{'https' if tls else 'http'}://{host}:{sockets[0].getsockname()[1]}"
-        server = Server(App(settings, store, log=log), sockets, tls=tls, capacity=capacity())
-        libraries = {"sqlite": sqlite3.sqlite_version, "openssl": ssl.OPENSSL_VERSION}
-        python = sys.version.split()[0]
-        log(Event("start", {"version": minijwt.__version__, "url": url, "python": python, **libraries}))
-        log(Event("settings", settings.given or {"all": "default"}))
-        with redirect_stderr(log):  # type: ignore[type-var]  # a Log writes and flushes, which is all that it takes
-            _serve_until_signalled(server, f"Server active on {url}!", clean)
-        log(Event("stop", {}))
-    finally:
-        clean()
-    return 0
-
-
-def _version_command(arguments: argparse.Namespace) -> int:
-    """--version: with the digests of our sources, as sha256sum prints them."""
-    print(f"minijwt {minijwt.__version__}")
-    for name in ("minijwt.py", "server.py"):
-        source = pkgutil.get_data("minijwt", name) or b""
-        print(f"{hashlib.sha256(source).hexdigest()}  {name}")
-    return 0
-
-
-# A token, its key, and a moment at which it is good (RFC 7515 A.1); passwords as we store them (RFC 7914 §12 and §11)
-RFC_TOKEN = (
-    "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNv"
-    "bS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
-)
-RFC_KEY = b"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"
-RFC_NOW = 1_300_819_379
-RFC_PASSWORDS = {"scrypt": "pleaseletmein", "pbkdf2": "Password"}
-RFC_STORED = {
-    "scrypt": "16384$8$1$536f6469756d43686c6f72696465$7023bdcb3afd7348461c06cd81fd38ebfda8fbba904f8e3ea9b543f6545da1f2",
-    "pbkdf2": "80000$4e61436c$4ddcd8f60b98be21830cee5ef22701f9641a4418d04c0414aeff08876b34ab56",
-}
-
-
-def _proofs(database: str) -> Iterator[tuple[str, Callable[[], bool]]]:
-    """Yield what selftest shows: a sentence, and what must be true. Each stands on the one before it."""
-    settings = Settings((os.urandom(32),), (os.urandom(32),), rotate_refresh=True)
-    cookie = ""
-
-    def post(path: str, body: str = "") -> int:
-        """Return the status of the answer; the cookie that it may set goes with the next request."""
-        nonlocal cookie
-        fields = {b"content-type": b"application/x-www-form-urlencoded", b"cookie": cookie.encode()}
-        answer = respond(App(settings, Store(database)), Request("POST", path, fields, body.encode()))
-        cookie = dict(answer.fields).get("Set-Cookie", cookie).partition(";")[0]
-        return answer.status
-
-    def login() -> bool:
-        Accounts(settings, Store(database)).add_user("ann", "correct horse")
-        return post("/login", "username=ann&password=correct+horse") == 200
-
-    def tamper() -> bool:
-        nonlocal cookie
-        cookie = cookie[:-9] + ("A" if cookie[-9] != "A" else "B") + cookie[-8:]
-        return post("/refresh") == 406
-
-    key = minijwt.base64url_decode(RFC_KEY)
-    yield "HMAC-SHA256: the token of RFC 7515", lambda: bool(minijwt.explain(RFC_TOKEN, key, now=RFC_NOW)["valid"])
-    scheme = COST.partition("$")[0]
-    stored = f"{scheme}${RFC_STORED[scheme]}"
-    yield f"{scheme}: the password of RFC 7914", lambda: check_password(RFC_PASSWORDS[scheme], stored)
-    yield f"SQLite {sqlite3.sqlite_version}: a user is kept, and logs in", login
-    yield "the refresh token is good for another", lambda: post("/refresh") == 200
-    yield "the same, with one letter of its signature changed, is refused", tamper
-
-
-def _selftest_command(arguments: argparse.Namespace) -> int:
-    """selftest: five lines; needs no port and no setting, and leaves nothing behind."""
-    status = 0
-    with tempfile.TemporaryDirectory(prefix="minijwt-") as directory:
-        for sentence, holds in _proofs(os.path.join(directory, "minijwt.db")):
-            try:
-                good = holds()
-            except Exception:
-                logger.exception(sentence)
-                good = False
-            print(f"{'ok' if good else 'FAILED':8}{sentence}", flush=True)
-            status = status if good else 1
-    return status
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="A login server: JWT access tokens, refresh tokens in an HttpOnly cookie.",
-        epilog="Settings come from the environment and from .env: " + ", ".join(VARIABLES) + ".",
+def page_policy(html: str) -> str:
+    """Return the Content-Security-Policy under which nothing runs but what is in `html` (CSP Level 3 §2.3.1)."""
+    digests = []
+    for tag in ("script", "style"):
+        text = html.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
+        digests.append(f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'")
+    script, style = digests
+    return (
+        f"default-src 'none'; script-src {script}; style-src {style}; connect-src 'self';"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    parser.add_argument("--version", action="store_const", dest="run", const=_version_command,
-                        help="show the version, and the SHA-256 of both files")  # fmt: skip
-    parser.set_defaults(run=_serve_command)
-    commands = parser.add_subparsers(title="commands", metavar="[COMMAND]", description="without one, it serves")
-    commands.add_parser("init", help="write a .env with fresh secrets").set_defaults(run=_init_command)
-    text = "show that all a login needs works here, as the RFCs have it"
-    commands.add_parser("selftest", help=text).set_defaults(run=_selftest_command)
-    commands.add_parser("token", help="encode, decode, explain, keygen: what minijwt.py does")
-    user = commands.add_parser("user", help="add, passwd, remove, list, logout")
-    user.set_defaults(run=_user_command)
-    actions = user.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for action, text in (
-        ("add", "add a user; the password is asked for, or one line of standard input"),
-        ("passwd", "change a password, which ends all of the user's sessions"),
-        ("remove", "remove a user"),
-        ("logout", "end all sessions of a user"),
-    ):
-        actions.add_parser(action, help=text).add_argument("name")
-    actions.add_parser("list", help="print all names")
-    text = "take refresh tokens that the tutorial's own app has signed, until the next passwd or logout"
-    actions.choices["add"].add_argument("--accept-tutorial-tokens", action="store_true", help=text)
-    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0 all is well, 2 something is wrong and was said in a sentence."""
-    warnings.simplefilter("ignore", minijwt.InsecureKeyLengthWarning)  # once is enough, and `check_exposure` says it
+    """Run the command line; return the exit status: 0 all is well, 1 it may pass by itself, 2 fix what is said."""
+    # Once is enough, and `check_exposure` says it.
+    warnings.simplefilter("ignore", minijwt.InsecureKeyLengthWarning)
     logging.basicConfig(format=LOG_FORMAT)
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["token"]:
         return minijwt.main(argv[1:])
-    arguments = _parser().parse_args(argv)
+    # A name or a path that the terminal cannot show is shown with escapes.
+    with suppress(AttributeError):
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    arguments = argument_parser().parse_args(argv)
+    arguments.page = Page(PAGE.encode("utf-8"), page_policy(PAGE))
     try:
-        status: int = arguments.run(arguments)
-        return status
-    except (SettingsError, OSError, ValueError) as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-    except (KeyboardInterrupt, EOFError):  # at the question for a password
-        print(f"{PROGRAM}: nothing has changed", file=sys.stderr)
+        return int(arguments.run(arguments))
+    except SettingsError as error:
+        message, status = str(error), 1 if error.passing else 2
+    except ValueError as error:
+        message, status = str(error), 2
+    except (OSError, RuntimeError) as error:
+        # RuntimeError: a thread cannot be started.
+        where = getattr(error, "filename", None) or "the system"
+        message, status = f"{where}: {getattr(error, 'strerror', None) or error}", 1
+    except (KeyboardInterrupt, EOFError):
+        message, status = "nothing has changed", 2
     except StoreFailed as error:
-        print(f"{PROGRAM}: the database does not answer: {error}", file=sys.stderr)
-    return 2
+        message, status = f"the database does not answer: {error}", 1
+    except HashFailed as error:
+        message, status = f"the password cannot be hashed: {error}", 1
+    say(sys.stderr, f"{PROGRAM}: {message}")
+    return status
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Makes the two files importable, wherever pytest is started from, and closes what a test has opened."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -18,7 +19,17 @@ def no_open_store():
     yield
     stores = getattr(sys.modules.get("serverkit"), "stores", [])
     while stores:
-        stores.pop().close()
+        store = stores.pop()
+        store.close()
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(AttributeError, OSError):
+                os.unlink(store.path + suffix)
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """For tests to which it does not matter what keeps the sessions."""
+    monkeypatch.setattr(sys.modules["serverkit"], "kinds", ["memory"])
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ import threading
 
 import minijwt
 import server
-from serverkit import address_of, ACCESS, CHEAP, FORM, NOW, REFRESH, TOP, cookie_of, login, post, raw, read_all, refresh
+from serverkit import (
+    ACCESS, CHEAP, FORM, NOW, REFRESH, TOP, address_of, build, cookie_of, login, post, raw, read_all, refresh,
+)  # fmt: skip
 
 DAY, WEEK = 86_400, 7 * 86_400
 SECRETS = {"ACCESS_TOKEN_SECRET": ACCESS.decode(), "REFRESH_TOKEN_SECRET": REFRESH.decode()}
@@ -23,9 +25,18 @@ def credentials(username, password):
     return "username={}&password={}".format(*pair).encode()
 
 
+def house(rotate=True, clock=None, store=None, **changes):
+    """A server with the user ann."""
+    app = build(clock, store, rotate_refresh=rotate, **changes)
+    if "ann" not in app.store.names():
+        app.accounts.add_user("ann", PASSWORD)
+    return app
+
+
 def attempt(app, username, password, peer="127.0.0.1", **fields):
     """Try to log in from `peer`."""
-    fields = {b"content-type": FORM.encode(), **{k.replace("_", "-").encode(): v.encode() for k, v in fields.items()}}
+    fields = {"host": "localhost", "content_type": FORM, **fields}
+    fields = {name.replace("_", "-").encode(): value.encode() for name, value in fields.items()}
     body, client = credentials(username, password), address_of(app, peer, fields)
     return server.respond(app, server.Request("POST", "/login", fields, body, client=client))
 
@@ -82,7 +93,7 @@ def in_threads(count, function):
         barrier.wait(30)
         try:
             results[number] = function(number)
-        except BaseException as error:  # shown by whoever compares the results
+        except BaseException as error:  # the test that compares the results shows it
             results[number] = error
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
@@ -169,8 +180,8 @@ def command(directory, *arguments, stdin="", **environment):
     return done.returncode, done.stdout, done.stderr
 
 
-def add_cheaply(path, name="ann", password=PASSWORD, epoch="e" * 16, tutorial=False):
+def add_cheaply(path, name="ann", password=PASSWORD, epoch="e" * 16):
     """Add a user to the database at `path` whose password costs nothing to check."""
-    store = server.Store(os.fspath(path))
-    assert store.add_user(name, server.hash_password(password, CHEAP), epoch, tutorial)
+    store = server.SQLiteStore(os.fspath(path))
+    assert store.add_user(name, server.hash_password(password, CHEAP), epoch)
     store.close()

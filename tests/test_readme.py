@@ -1,16 +1,23 @@
 """What the README says is run: its sessions, its Python, its tables."""
 
 import concurrent.futures
+import contextlib
 import doctest
+import http.cookiejar
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
+import urllib.error
+import urllib.request
+from http.server import ThreadingHTTPServer
 
 import pytest
 import server
-from serverkit import TOP, Process, build, request
+from serverkit import ACCESS, LOGIN, REFRESH, TOP, Process, build, request
+from sessionkit import SECRETS, add_cheaply
 
 README = (TOP / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
@@ -25,8 +32,8 @@ def commands(block):
 
 def matches(expected, printed):
     """`…` stands for anything within a line, and a line of it for any lines."""
-    pattern = re.escape(expected.rstrip("\n")).replace("…\\\n", "(?:.*\n)*").replace("…", ".*")
-    return re.fullmatch(pattern, printed.replace("\r", "").rstrip("\n"))
+    pattern = re.escape(expected.rstrip("\n") + "\n").replace("\n…\\\n", "\n(?:.*\n)*").replace("…", ".*")
+    return re.fullmatch(pattern, printed.replace("\r", "").rstrip("\n") + "\n")
 
 
 def shell(command, directory, **environment):
@@ -56,9 +63,40 @@ def test_the_first_session_is_as_written(tmp_path):
             assert matches(expected, printed), f"$ {command}\n{printed}"
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+def test_users_change_their_own_password_as_written(tmp_path):
+    (block,) = [each for each in BLOCKS if "/password" in each]
+    ((command, expected),) = commands(block)
+    add_cheaply(tmp_path / "minijwt.db", "alice", "correct horse")
+    with Process(tmp_path, **SECRETS) as process:
+        command = command.replace("localhost:8000", f"localhost:{process.port}").replace("curl ", "curl -s ")
+        assert matches(expected, shell(command, tmp_path))
+        assert "406" in shell(command, tmp_path), "the old password is not good any more"
+        again = command.replace("=battery+staple", "=short").replace("=correct+horse", "=battery+staple")
+        assert "422" in shell(again, tmp_path)
+
+
+@pytest.mark.parametrize(("settings", "status"), [({}, 406), ({"COOKIE_SECURE": "off", "COOKIE_SAMESITE": "Lax"}, 200)])
+def test_a_python_client_keeps_the_cookie_with_the_settings_that_are_named_and_without_them_does_not(
+    tmp_path, settings, status
+):
+    assert " ".join(f"{name}={value}" for name, value in settings.items()) in README
+    with Process(tmp_path, **settings) as process:
+        jar = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
+        client = urllib.request.build_opener(urllib.request.ProxyHandler({}), jar)
+        url = f"http://localhost:{process.port}"
+        client.open(f"{url}/login", LOGIN, timeout=20).close()
+        try:
+            with client.open(f"{url}/refresh", b"", timeout=20) as answer:
+                assert answer.status == status
+        except urllib.error.HTTPError as error:
+            with contextlib.closing(error):
+                assert error.code == status
+
+
 def test_the_token_session_is_as_written(tmp_path):
     environment = {}
-    for command, expected in commands(BLOCKS[3]):
+    for command, expected in [pair for block in BLOCKS[3:5] for pair in commands(block)]:
         if command.startswith("export "):
             name, _, value = command[len("export ") :].partition("=")
             environment[name] = value
@@ -97,13 +135,14 @@ def broken(directory, file, old, new, test):
     """Make one edit in a copy of the project and run one test there; return pytest's exit status."""
     source = (TOP / file).read_text("utf-8")
     assert source.count(old) == 1, old
+    (home,) = [path for path in (TOP / "tests").glob("test_*.py") if f"def {test}(" in path.read_text("utf-8")]
     directory.mkdir()
     shutil.copytree(TOP / "tests", directory / "tests", ignore=shutil.ignore_patterns("bench", "__pycache__"))
     for name in ("minijwt.py", "server.py"):
         (directory / name).write_text((TOP / name).read_text("utf-8"), "utf-8")
     (directory / file).write_text(source.replace(old, new), "utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", f"tests/{test}"]
-    return subprocess.run(command, cwd=directory, capture_output=True, timeout=60).returncode
+    command = [sys.executable, "-m", "pytest", "-q", "-x", f"tests/{home.name}", "-k", test]
+    return subprocess.run(command, cwd=directory, capture_output=True, timeout=100).returncode
 
 
 def test_each_line_that_is_broken_on_purpose_turns_its_test_red(tmp_path):
@@ -120,9 +159,9 @@ def test_each_line_of_defence_and_each_test_of_it_exists():
     sources = "".join((TOP / name).read_text("utf-8") for name in ("minijwt.py", "server.py"))
     tests = "".join(path.read_text("utf-8") for path in (TOP / "tests").glob("test_*.py"))
     for _, defence, test in rows("## What it defends"):
-        names = [name for name in re.findall(r"[a-z_]+(?=`)", defence) if not name.isupper()]
-        assert names and all(f"def {name}(" in sources for name in names), defence
-        assert f"def {test}(" in tests
+        names = re.findall(r"(?:^|`)([A-Za-z_]+)(?=`|$)", defence.partition(":")[0]) or re.findall(r"^\w+", defence)
+        assert all(re.search(rf"^ *(def|class) {name}\b", sources, re.MULTILINE) for name in names), defence
+        assert names and f"def {test}(" in tests, test
 
 
 def test_every_route_is_in_the_table_of_answers():
@@ -133,10 +172,40 @@ def test_every_route_is_in_the_table_of_answers():
 
 def test_every_status_the_readme_promises_is_given():
     assert server.respond(build(), request("GET", "/nothing")).status == 404
-    for status in ("404", "405", "400", "403", "408", "411", "413", "414", "417", "429", "431", "500", "503", "505"):
+    for path in ("/login/", "/LOGIN"):
+        assert server.respond(build(), request("POST", path)).status == 404 and f"`{path}`" in README
+    for status in "404 405 400 403 408 411 413 414 417 422 429 431 500 503 505".split():
         assert status in README
 
 
 def test_every_command_the_readme_shows_is_one():
     shown = re.findall(r"python3 server.py (init|user \w+)", README)
     assert {"init", *(f"user {action}" for action in ("add", "passwd", "logout", "remove", "list"))} == set(shown)
+
+
+def test_the_parts_are_those_of_the_file():
+    banners = re.findall(r"^# ==== Part (.*?) =*$", (TOP / "server.py").read_text("utf-8"), re.MULTILINE)
+    assert [part for part, _ in rows("## Reading it")] == [banner.replace(":", ".", 1) for banner in banners]
+
+
+def test_the_server_of_one_line_serves():
+    code, app = re.findall(r"`((?:ThreadingHTTPServer|server\.App)\([^`]*)`", README)
+    names = {"server": server, "access_secret": ACCESS, "refresh_secret": REFRESH}
+    names.update(app=eval(app, names), ThreadingHTTPServer=ThreadingHTTPServer)
+    stock = eval(code.replace("8000", "0").partition(".serve_forever()")[0], names)
+    thread = threading.Thread(target=stock.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(f"http://127.0.0.1:{stock.server_port}/login", LOGIN, timeout=20) as answer:
+            assert answer.status == 200
+    finally:
+        stock.shutdown()
+        thread.join(20)
+        stock.server_close()
+
+
+def test_it_is_in_plain_english():
+    prose = re.sub(r"```.*?```|`[^`]*`", "", README, flags=re.DOTALL)
+    prose = re.sub(r"\n## As a library\n.*?\n## ", "", prose, flags=re.DOTALL)  # its English is of another change
+    assert re.findall(r"\b(?:who|some|no|any|every)(?:ever|body|one)\b", prose, re.IGNORECASE) == []

@@ -65,7 +65,8 @@ def main(words):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for `| head`
+    if hasattr(signal, "SIGPIPE"):  # not on Windows
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for `| head`
     status = main(sys.argv[1:])
     book.serverkit.SCRATCH.cleanup()
     sys.exit(status)

@@ -414,7 +414,7 @@ def critical_extension(side):
     return Seen(sent, says(response), is_for("alice", response))
 
 
-@attack("if not expected.now - expected.leeway < exp:", because="expired", read="RFC 7519 §4.1.4")
+@attack("if not self.now - self.leeway < exp:", because="expired", read="RFC 7519 §4.1.4")
 def expired_token(side):
     """An expired token.
 
@@ -627,8 +627,7 @@ def script_reads_cookie(side):
 
 
 @attack(
-    "stored, epoch = user.password or dummy_password(self._cost), user.epoch",
-    "good = check_password(password, stored)",
+    "good = check_password(password, standing.password or dummy_password(self._cost))",
     because="1 for nobody",
     read="CWE-208 (observable timing discrepancy); OWASP cheat sheet on authentication",
     cost=MILD,
@@ -653,7 +652,7 @@ PASSWORDS = """12345678 password 123456789 iloveyou princess football baseball s
 
 
 @attack(
-    "if limit and (wait := self._store.admit(key, now, limit)):",
+    "if limit and (wait := self._store.count_login_attempt(key, self._clock(), limit)):",
     because="too_many_failures",
     read="CWE-307 (excessive authentication attempts)",
 )
@@ -701,7 +700,7 @@ def header_injection(side):
 
 
 @attack(
-    'text = value[:MAX_VALUE_CHARS].encode("unicode_escape").decode("ascii")',
+    '.encode("unicode_escape").decode("ascii").replace(',
     because="user=unknown",
     read="CWE-117 (neutralization for logs); OWASP cheat sheet on logging",
 )

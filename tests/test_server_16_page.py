@@ -1,8 +1,7 @@
-"""Page: who gets it, what it may do, and that the trace behind it tells nobody how to sign."""
+"""Page: which clients get it, what it may do, and that no other page may use what is there for it."""
 
 import base64
 import hashlib
-import json
 import re
 import socket
 from html.parser import HTMLParser
@@ -10,11 +9,16 @@ from html.parser import HTMLParser
 import minijwt
 import pytest
 import server
-from serverkit import ACCESS, NOW, Clock, answers, body, build, login, raw, read_all, request
-from vectors import KEY, OTHER_KEY, VECTORS, base64url, hmac_sha256, token
+from serverkit import answers, build, raw, read_all
+
+pytestmark = pytest.mark.usefixtures("memory")
+
+# -- who gets the page
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
+
 HTML, PLAIN = "text/html; charset=utf-8", "text/plain; charset=utf-8"
+
 ORIGIN = "https://app.example"
 
 
@@ -28,12 +32,6 @@ def get(app, path="/", *lines, method="GET"):
         (answer,) = answers(read_all(ours), heads_only=1 if method == "HEAD" else 0)
     return answer
 
-
-def explain(app, text):
-    return server.respond(app, request("GET", "/explain", authorization=f"Bearer {text}"))
-
-
-# ---- who gets the page
 
 ACCEPTS = [
     (BROWSER, HTML),
@@ -87,7 +85,7 @@ def test_init_switches_it_off():
     assert "\nPAGE=off\n" in server.HARDENED
 
 
-# ---- what the page may do
+# -- what the page may do
 
 
 def test_the_policy_allows_exactly_the_style_and_script_that_are_sent():
@@ -189,64 +187,7 @@ def test_every_colour_is_readable_in_light_and_in_dark():
         assert contrast(color["card"], color["bad"]) >= 4.5, "the mark on a changed letter"
 
 
-# ---- the trace
-
-
-def test_the_trace_is_what_minijwt_says():
-    clock = Clock()
-    app = build(clock)
-    good = body(login(app))["accessToken"]
-    for text in (good, good[:-1], "", "a.b", good.replace(".", ".e30", 1)):
-        answer = explain(app, text)
-        assert (answer.status, body(answer)) == (200, minijwt.explain(text, ACCESS, now=NOW))
-    assert body(explain(app, good))["valid"] is True
-    clock.now += 600
-    (failed,) = [step for step in body(explain(app, good))["steps"] if step["ok"] is False]
-    assert (failed["name"], failed["code"]) == ("exp", "expired")
-
-
-def test_a_token_of_the_old_secret_is_explained_with_that_secret():
-    old, new = b"an old secret of more than 32 bytes", b"a new secret of more than 32 bytes"
-    app = build(access_secrets=(new, old))
-    claims = {"username": "admin", "exp": NOW + 60}
-    for secret, valid in ((new, True), (old, True), (b"somebody else's secret of 32 bytes", False)):
-        text = minijwt.encode(claims, secret)
-        report = body(explain(app, text))
-        assert report["valid"] is valid
-        assert report == minijwt.explain(text, secret if valid else new, now=NOW)
-
-
-def test_the_trace_never_tells_the_signature_that_would_have_been_right():
-    app = build(Clock(2_000_000_000), access_secrets=(KEY.encode(), OTHER_KEY.encode()))
-    tokens = [token('{"exp":1}'), token("[]"), token(header='{"alg":"none"}'), token()[:-1], token() + "A"]
-    tokens += [vector.token for vector in VECTORS if isinstance(vector.token, str) and len(vector.token) < 8_000]
-    for text in tokens:
-        try:
-            answer = explain(app, text)
-        except UnicodeEncodeError:  # no header field holds that
-            continue
-        told = answer.body.decode("ascii").lower()
-        for key in (KEY, OTHER_KEY):
-            right = hmac_sha256(key.encode(), text.rpartition(".")[0].encode())
-            for spelling in (base64url(right), base64.b64encode(right).decode().rstrip("="), right.hex(), key):
-                assert spelling.lower() not in told, text
-
-
-def test_the_trace_is_ascii_whatever_the_token_says():
-    app, claims = build(), '{"username":"\u2028\u202e\U0001f600</script>\x7f"}'
-    answer = explain(app, token(claims, key=ACCESS))
-    assert answer.content_type == "application/json; charset=utf-8"
-    assert re.fullmatch(rb"[ -~]+", answer.body)
-    assert json.loads(answer.body)["claims"] == json.loads(claims)
-    assert body(explain(app, "\xfc\xff.\x80"))["steps"][0]["found"] == "Token must be ASCII"
-
-
-@pytest.mark.parametrize("fields", [{}, {"authorization": "Basic YTpi"}, {"authorization": "eyJ"}])
-def test_without_a_token_it_is_a_401_as_for_me(fields):
-    app = build()
-    me, trace = (server.respond(app, request("GET", path, **fields)) for path in ("/me", "/explain"))
-    assert trace == me and trace.status == 401
-    assert trace.fields == (("WWW-Authenticate", 'Bearer realm="minijwt"'),)
+# -- the trace is for the page alone
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST"])

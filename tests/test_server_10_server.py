@@ -1,31 +1,340 @@
-"""The front door: TLS, the cap on connections, accept that fails, 100 Continue, the access log, no network at all."""
+"""Server: real sockets on a free port, the loop in a thread, a clock that the test moves."""
 
 import contextlib
 import errno
 import os
 import socket
 import ssl
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 import server
-from serverkit import FORM, LOGIN, RAW_LOGIN, TOP, Process, Running, Timed, answers, build, raw, read_all
-from serverkit import served_without_a_network, stuff, wait_until
-from sessionkit import Gate, raw_login
+from serverkit import (
+    ASK_FOR_PAGE, PEM, RAW_LOGIN, Running, Timed, answers, build, client_context, raw, read_all, stuff, wait_until,
+)  # fmt: skip
+from sessionkit import Gate
 
-PEM = str(Path(__file__).with_name("localhost.pem"))  # a certificate for localhost that nobody trusts, and its key
-OTHER_KEY = """-----BEGIN EC PRIVATE KEY-----
-MHcCAQEEIMvU0KZfvrbMaApkAwnjv+4KV+L21vqAry8GVTWSGHZPoAoGCCqGSM49
-AwEHoUQDQgAE01hUbEFDHpe0GyJ2QdpTfOJm+p18Oa9ui1+T08XVGH/rToEbCZU8
-tDOrbI2XmylXvIiwoswi+mF3MQjQlhUUqg==
------END EC PRIVATE KEY-----
-"""
+pytestmark = pytest.mark.usefixtures("memory")
 
 
-# ---- TLS
+@pytest.fixture
+def timed():
+    timed = Timed()
+    yield timed
+    timed.stop()
+
+
+def is_closed(client):
+    """Whether the server has closed this connection, of which nothing else is to be read."""
+    client.setblocking(False)
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+    finally:
+        client.settimeout(20)
+
+
+@pytest.fixture
+def running():
+    running = Running(build())
+    yield running
+    running.stop()
+
+
+def test_an_answer_to_too_much_survives(running):
+    """The client is still sending when it is refused; a reset would destroy the answer."""
+    with running.connect() as client:
+        client.sendall(raw("POST", "/login", b"", "Content-Length: 1000000"))
+        client.sendall(b"x" * 200_000)
+        (answer,) = answers(read_all(client))
+    assert (answer.status, answer["Connection"], answer.json["code"]) == (413, "close", "body_too_large")
+
+
+def test_a_flood_of_requests_is_answered_in_order_and_others_are_served_meanwhile(running):
+    """More than are answered at once to one client, and more answers than fit into the socket."""
+    targets = [f"/{number}" for number in range(3_000)]
+    with running.connect() as client:
+        sender = threading.Thread(
+            target=lambda: client.sendall(
+                b"".join(raw("GET", target) for target in targets) + raw("GET", "/", b"", "Connection: close")
+            )
+        )
+        sender.start()
+        assert answers(running.exchange(RAW_LOGIN))[0].status == 200
+        found = answers(read_all(client))
+        sender.join()
+    assert [answer.status for answer in found] == [404] * 3_000 + [200]
+
+
+@pytest.mark.parametrize("count", [16, 32])
+def test_a_client_that_was_held_back_is_heard_again(running, count):
+    with running.connect() as client:
+        for _ in range(2):
+            client.sendall(raw("GET", "/") * count)
+            data = b""
+            while data.count(b"server running") < count:
+                data += client.recv(65_536)
+            assert len(answers(data)) == count
+
+
+def test_a_client_that_never_reads_is_dropped(timed):
+    with timed.connect() as client:
+        stuff(client)
+        timed.wait(server.WRITE_SECONDS - 1)
+        assert timed.server.clients
+        timed.wait(2)
+        assert not timed.server.clients
+
+
+def test_a_client_that_reads_a_little_now_and_then_has_no_longer(timed):
+    """The time to take an answer runs from its first byte that does not fit, and no byte that is taken moves it."""
+    with timed.connect() as client:
+        stuff(client)
+        for _ in range(3):
+            client.recv(100)
+            timed.wait(server.WRITE_SECONDS / 3 + 1)
+        assert not timed.server.clients
+
+
+def test_a_client_that_has_taken_its_answers_may_be_idle_as_long_as_any(timed):
+    with timed.connect() as client:
+        client.sendall(ASK_FOR_PAGE * 20)
+        data = b""
+        while data.count(b"HTTP/1.1 200") < 20 or not data.endswith(server.PAGE.encode()[-20:]):
+            data += client.recv(65_536)
+        assert len(answers(data)) == 20
+        timed.wait(server.IDLE_SECONDS - 1)
+        assert not is_closed(client)
+        timed.wait(2)
+        assert read_all(client) == b""
+
+
+def test_a_client_that_never_reads_costs_the_others_nothing(timed):
+    with timed.connect() as slow, timed.connect() as other:
+        stuff(slow)
+        for _ in range(50):
+            other.sendall(raw("GET", "/"))
+            assert answers(other.recv(65_536))[0].status == 200
+
+
+def test_a_fault_in_one_conversation_ends_that_one_and_no_other(running, monkeypatch, caplog):
+    def faulty(response, request, *more, right=server.render):
+        return right(response, request, *more) if request.path != "/unlucky" else 1 / 0
+
+    monkeypatch.setattr(server, "render", faulty)
+    with running.connect() as unlucky, running.connect() as other:
+        unlucky.sendall(raw("GET", "/unlucky"))
+        assert read_all(unlucky) == b""
+        other.sendall(raw("GET", "/"))
+        assert answers(other.recv(65_536))[0].status == 200
+    assert [record.message for record in caplog.records] == ["a conversation broke off"]
+
+
+def test_what_is_to_be_done_every_second_is_done_every_second():
+    calls = []
+    counted = Timed(every_second=lambda: calls.append(counted.clock.now))
+    for seconds in (0.5, 0.5, 1, 5):
+        counted.wait(seconds)
+    counted.stop()
+    assert calls[:3] == [101.0, 102.0, 107.0]
+
+
+def test_many_connections_at_once(running):
+    clients = [running.connect() for _ in range(100)]
+    request = raw("GET", "/")
+    for client in clients:
+        client.sendall(request[:20])
+    for client in clients:
+        client.sendall(request[20:])
+    for client in clients:
+        assert answers(client.recv(65_536))[0].status == 200
+        client.close()
+    wait_until(lambda: not running.server.clients)
+
+
+# -- deadlines
+
+
+def test_an_idle_connection_is_closed_in_silence(timed):
+    with timed.connect() as client:
+        client.sendall(raw("GET", "/"))
+        assert answers(client.recv(65_536))[0].status == 200
+        timed.wait(server.IDLE_SECONDS - 1)
+        assert not is_closed(client)
+        timed.wait(2)
+        assert read_all(client) == b""
+
+
+def test_a_client_that_says_nothing_at_all_is_closed_in_silence(timed):
+    with timed.connect() as client:
+        wait_until(lambda: timed.server.clients)
+        timed.wait(server.REQUEST_SECONDS - 1)
+        assert not is_closed(client)
+        timed.wait(2)
+        assert read_all(client) == b""
+
+
+@pytest.mark.parametrize("cut", [10, -len(b"admin123")])
+def test_a_slow_request_is_told_so(timed, cut):
+    with timed.connect() as client:
+        client.sendall(RAW_LOGIN[:cut])
+        wait_until(lambda: any(each.framer.busy for each in timed.server.clients))
+        timed.wait(server.REQUEST_SECONDS + 1)
+        (answer,) = answers(read_all(client))
+    assert (answer.status, answer["Connection"], answer.json["code"]) == (408, "close", "timeout")
+
+
+def test_a_client_that_goes_after_it_was_refused_is_gone_at_once(running):
+    with running.connect() as client:
+        client.sendall(b"hello\r\n\r\n")
+        (answer,) = answers(read_all(client))
+    wait_until(lambda: not running.server.clients)
+    assert answer.status == 400
+
+
+def test_a_client_that_was_refused_and_does_not_close_is_closed(timed):
+    with timed.connect() as client:
+        client.sendall(b"hello\r\n\r\n")
+        assert answers(read_all(client))[0].status == 400
+        client.sendall(b"and more")
+        timed.wait(server.LINGER_SECONDS + 1)
+        wait_until(lambda: not timed.server.clients)
+
+
+def test_the_deadline_counts_from_the_first_byte_of_a_request_and_not_from_the_last(timed):
+    whole = raw("GET", "/")
+    with timed.connect() as client:
+        client.sendall(whole)
+        assert answers(client.recv(65_536))[0].status == 200
+        timed.wait(20)
+        for piece in (whole[:10], whole[10:20], whole[20:22]):
+            client.sendall(piece)
+            timed.wait(server.REQUEST_SECONDS / 4)
+        client.sendall(whole[22:] + whole[:5])
+        assert answers(client.recv(65_536))[0].status == 200, "within time, all in all"
+        timed.wait(server.REQUEST_SECONDS - 1)
+        client.sendall(whole[5:7])
+        timed.wait(2)
+        assert answers(read_all(client))[0].status == 408
+
+
+def test_empty_lines_are_no_request_and_do_not_move_the_deadline(timed):
+    with timed.connect() as client:
+        client.sendall(raw("GET", "/") + b"\r\n")
+        assert answers(client.recv(65_536))[0].status == 200
+        for _ in range(4):
+            timed.wait(server.IDLE_SECONDS / 4)
+            client.sendall(b"\r\n\r\n")
+        timed.wait(1.5)
+        assert read_all(client) == b"", "idle since its answer, and so not even told"
+
+
+def test_while_one_request_waits_for_another_lane_the_next_is_not_begun_and_no_deadline_runs(monkeypatch):
+    """Whatever else arrives, and however often the client is looked at."""
+    gate, timed = Gate(monkeypatch), Timed()
+    with timed.connect() as client:
+        client.sendall(RAW_LOGIN * 2)
+        wait_until(lambda: gate.calls)
+        client.sendall(raw("GET", "/"))
+        timed.wait(10_000)
+        assert gate.calls == 1
+        gate.open.set()
+        data = b""
+        while b"server running" not in data:
+            data += client.recv(65_536)
+        assert [answer.status for answer in answers(data)] == [200, 200, 200]
+    timed.stop()
+
+
+# -- stopping
+
+
+def test_stopping_closes_idle_connections(timed):
+    with timed.connect() as client:
+        client.sendall(raw("GET", "/"))
+        assert answers(client.recv(65_536))[0].status == 200
+        timed.call(timed.server.stop)
+        timed.wait(server.LAST_SECONDS + 1)
+        assert read_all(client) == b""
+    timed.thread.join(20)
+    assert not timed.thread.is_alive()
+
+
+def test_a_request_that_an_idle_client_sends_while_we_stop_is_answered_and_is_the_last(timed):
+    """A proxy uses a kept connection at this very moment: a reset would be an error for its client."""
+    with timed.connect() as client:
+        client.sendall(raw("GET", "/"))
+        assert answers(client.recv(65_536))[0]["Connection"] is None
+        timed.call(timed.server.stop)
+        client.sendall(raw("GET", "/") * 2)
+        (answer,) = answers(read_all(client))
+        assert (answer.status, answer["Connection"]) == (200, "close")
+
+
+def test_a_client_that_has_connected_before_we_stop_is_served():
+    running = Running(build())
+    clients = []
+
+    def stop():
+        clients.extend(running.connect() for _ in range(40))
+        running.server.stop()
+
+    running.call(stop)
+    for client in clients:
+        client.sendall(raw("GET", "/"))
+        (answer,) = answers(read_all(client))
+        assert (answer.status, answer["Connection"]) == (200, "close")
+        client.close()
+    with pytest.raises(ConnectionError):
+        running.connect()
+    running.stop()
+
+
+def test_a_client_that_keeps_its_side_open_does_not_keep_it_from_stopping():
+    timed = Timed()
+    with timed.connect() as client:
+        client.sendall(raw("GET", "/"))
+        assert answers(client.recv(65_536))[0].status == 200
+        timed.call(timed.server.stop)
+        timed.wait(server.LAST_SECONDS + 1)
+        timed.wait(server.LINGER_SECONDS + 1)
+        timed.thread.join(20)
+        assert not timed.thread.is_alive()
+
+
+def test_what_takes_too_long_does_not_keep_it_from_stopping(monkeypatch):
+    gate, timed = Gate(monkeypatch), Timed()
+    with timed.connect() as client:
+        client.sendall(RAW_LOGIN)
+        wait_until(lambda: gate.calls)
+        timed.call(timed.server.stop)
+        timed.wait(server.SHUTDOWN_SECONDS - 1)
+        assert timed.thread.is_alive()
+        timed.clock.now += 2
+        timed.thread.join(20)
+        assert not timed.thread.is_alive()
+        gate.open.set()
+
+
+def test_no_name_is_looked_up(monkeypatch):
+    def poisoned(*args, **kwargs):
+        raise AssertionError("a name was looked up")
+
+    for name in ("getaddrinfo", "getfqdn", "gethostbyname", "gethostbyaddr", "getnameinfo"):
+        monkeypatch.setattr(socket, name, poisoned)
+    for listener in server.listen("localhost", 0):
+        listener.close()
+    running = Running(build())
+    client = socket.socket()  # create_connection would look up
+    client.connect(running.address)
+    client.sendall(RAW_LOGIN)
+    assert answers(client.recv(65_536))[0].status == 200
+    client.close()
+    running.stop()
+
+
+# -- TLS
 
 
 @pytest.fixture
@@ -33,12 +342,6 @@ def secure():
     timed = Timed(tls=server.tls_context(PEM, PEM))
     yield timed
     timed.stop()
-
-
-def client_context(version=ssl.TLSVersion.TLSv1_3):
-    context = ssl.create_default_context(cafile=PEM)
-    context.minimum_version = context.maximum_version = version
-    return context
 
 
 @contextlib.contextmanager
@@ -57,12 +360,6 @@ def test_login_and_refresh_over_tls_on_one_connection(secure, version):
         client.sendall(raw("GET", "/", b"", "Connection: close"))
         (last,) = answers(read_all(client))
     assert [login.status, refresh.status, last.status] == [200, 200, 200]
-
-
-def test_tls_is_1_2_or_newer_and_never_renegotiated():
-    context = server.tls_context(PEM, PEM)
-    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
-    assert context.options & getattr(ssl, "OP_NO_RENEGOTIATION", 1 << 30)
 
 
 @pytest.mark.parametrize("count", [1, 40])
@@ -111,7 +408,7 @@ def test_a_large_body_is_refused_over_tls_and_the_answer_arrives(secure):
     assert answer.status == 413
 
 
-def test_a_handshake_that_does_not_end_hurts_nobody_and_is_counted_and_dropped(secure):
+def test_a_handshake_that_does_not_end_harms_no_other_client_and_is_dropped(secure):
     with secure.connect() as silent:
         wait_until(lambda: secure.server.clients)
         with connected(secure) as client:
@@ -183,42 +480,7 @@ def test_an_idle_client_that_does_not_say_goodbye_does_not_keep_it_from_stopping
         assert not secure.thread.is_alive()
 
 
-def test_bad_files_are_one_sentence_that_names_the_variable(tmp_path):
-    (tmp_path / "other").write_text(OTHER_KEY)
-    (tmp_path / "empty").write_text("")
-    cases = [
-        ("none", PEM, "TLS_CERT .*none cannot be read: No such file"),
-        (PEM, "none", "TLS_KEY .*none cannot be read: No such file"),
-        (".", PEM, "TLS_CERT .* cannot be read: Is a directory"),
-        (PEM, "other", "TLS_KEY .*other is not the key of TLS_CERT"),
-        ("empty", PEM, "must be PEM"),
-        (PEM, "empty", "must be PEM"),
-        (__file__, __file__, "must be PEM"),
-    ]
-    for cert, key, sentence in cases:
-        with pytest.raises(server.SettingsError, match=sentence) as refused:
-            server.tls_context(str(tmp_path / cert), str(tmp_path / key))
-        assert "\n" not in str(refused.value)
-
-
-def test_a_process_serves_tls_and_says_so(tmp_path):
-    with Process(tmp_path, TLS_CERT=PEM, TLS_KEY=PEM) as process:
-        assert process.greeting == f"Server active on https://localhost:{process.port}!"
-        plain = socket.create_connection(("127.0.0.1", process.port), timeout=10)
-        with client_context().wrap_socket(plain, server_hostname="localhost") as client:
-            client.sendall(RAW_LOGIN)
-            assert answers(client.recv(65_536))[0].status == 200
-        status, _, errors = process.stop()
-    assert status == 0 and "Traceback" not in errors
-
-
-def test_a_process_with_a_bad_key_says_one_sentence_and_exits_2(tmp_path):
-    process = Process(tmp_path, TLS_CERT=PEM, TLS_KEY="missing.pem")
-    status, _, errors = process.stop()
-    assert (status, errors) == (2, "server.py: TLS_KEY missing.pem cannot be read: No such file or directory\n")
-
-
-# ---- Too many connections
+# -- too many connections
 
 
 def from_address(running, address="127.0.0.1"):
@@ -332,15 +594,7 @@ def test_while_all_are_busy_newcomers_wait_in_the_kernel(monkeypatch):
         gate.open.set()
         assert b" 200 " in waiting.recv(15)
     running.stop()
-    assert [event.fields["result"] for event in log if event.name == "accept"] == ["everybody is busy"]
-
-
-def test_a_place_is_an_address_or_the_64_bits_of_a_network():
-    places = [server.place_of(server.parse_address(text)) for text in (
-        "127.0.0.1", "::ffff:127.0.0.1", "127.0.0.2", "2001:db8::1", "2001:db8::2", "2001:db8:0:1::1",
-    )]  # fmt: skip
-    assert places[0] == places[1] and places[3] == places[4]
-    assert len(set(places)) == 4
+    assert [event.fields["result"] for event in log if event.name == "accept"] == ["no_idle_client"]
 
 
 class Failing(socket.socket):
@@ -391,68 +645,3 @@ def test_a_client_that_the_network_has_lost_costs_no_other_its_place(failing, mo
             wait_until(lambda: listener.failed)
             listener.error = 0
             assert is_open(client) and is_open(idle)
-
-
-LIMITED = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[2])))
-import server
-print(server.capacity(), resource.getrlimit(resource.RLIMIT_NOFILE)[0] == int(sys.argv[3]))
-"""
-
-
-@pytest.mark.parametrize(
-    "soft, hard, raised, connections",
-    [(256, 512, 512, 512 - server.RESERVED_DESCRIPTORS), (40, 40, 40, 1)],
-)
-def test_the_capacity_comes_from_the_limit_of_descriptors(soft, hard, raised, connections):
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(soft), str(hard), str(raised)], cwd=TOP, capture_output=True, text=True
-    )
-    assert done.stdout.split() == [str(connections), "True"], done.stderr
-
-
-# ---- 100 Continue
-
-
-def test_the_stock_server_says_100_continue_too():
-    handler = server.handler_for(build())
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        lines = f"Content-Type: {FORM}", f"Content-Length: {len(LOGIN)}", "Expect: 100-continue"
-        ours.sendall(raw("POST", "/login", b"", *lines))
-        thread = threading.Thread(target=handler, args=(theirs, ("127.0.0.1", 1), None))
-        thread.start()
-        assert ours.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        ours.sendall(LOGIN)
-        (answer,) = answers(ours.recv(65_536))
-        thread.join()
-    assert answer.status == 200
-
-
-# ---- The access log
-
-
-def test_with_the_access_log_on_every_request_is_one_line():
-    log = []
-    running = Running(build(log=log, access_log=True))
-    running.exchange(raw("GET", "/nothing?secret=1") + b"hello\r\n\r\n")
-    running.stop()
-    assert [(event.name, dict(event.fields)) for event in log] == [
-        ("request", {"method": "GET", "path": "/nothing", "status": "404", "address": "127.0.0.1"}),
-        ("request", {"method": "unknown", "path": "unknown", "status": "400", "address": "127.0.0.1"}),
-    ]
-
-
-def test_the_access_log_is_off_unless_it_is_switched_on():
-    log = []
-    running = Running(build(log=log))
-    running.exchange(raw("GET", "/"))
-    running.stop()
-    assert log == []
-
-
-# ---- No network
-
-def test_it_serves_where_there_is_no_network_at_all():
-    served_without_a_network(sys.executable, TOP / "server.py")

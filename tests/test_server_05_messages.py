@@ -1,9 +1,12 @@
-"""Messages: the framer, forms, cookies, and the one writer. Every exchange is read whole, byte by byte, and with more behind it."""
+"""Messages: the framer, who the client is, forms, cookies, the one writer. Requests are read whole and in pieces."""
 
 import pytest
 import server
-from serverkit import FORM, LOGIN, NOW, RAW_LOGIN, raw, request
 from server import Framer, HTTPError, Response, parse_cookies, parse_form, render
+from serverkit import FORM, LOGIN, NOW, RAW_LOGIN, build, raw, request
+from sessionkit import attempt
+
+pytestmark = pytest.mark.usefixtures("memory")
 
 
 def frame(data, size=None):
@@ -140,6 +143,92 @@ def test_connection_is_a_list_of_options(version, connection, alive):
     assert found.keep_alive is alive
 
 
+def test_limits_are_what_the_readme_says():
+    assert (server.MAX_LINE_BYTES, server.MAX_HEAD_BYTES, server.MAX_FIELDS, server.MAX_BODY_BYTES) == (
+        8_192,
+        32_768,
+        100,
+        16_384,
+    )
+
+
+# -- who the client is
+
+P = "10.0.0.1"  # a trusted proxy
+
+FORWARDED = [  # (the peer, X-Forwarded-For or None, trusted, who is meant)
+    ("no proxy, no field", "192.0.2.1", None, "", "192.0.2.1"),
+    ("no proxy is trusted", "192.0.2.1", "203.0.113.5", "", "192.0.2.1"),
+    ("the peer is not trusted", "192.0.2.1", "203.0.113.5", "10.0.0.0/8", "192.0.2.1"),
+    ("the peer is trusted", P, "203.0.113.5", "10.0.0.0/8", "203.0.113.5"),
+    ("a single address is trusted", P, "203.0.113.5", "10.0.0.1", "203.0.113.5"),
+    ("trusted, without a field", P, None, "10.0.0.0/8", P),
+    ("trusted, an empty field", P, "", "10.0.0.0/8", P),
+    ("what the client wrote itself is ignored", P, "1.2.3.4, 203.0.113.5", "10.0.0.0/8", "203.0.113.5"),
+    ("past two proxies", P, "203.0.113.5, 10.0.0.2", "10.0.0.0/8", "203.0.113.5"),
+    ("forged behind two proxies", P, "1.2.3.4, 203.0.113.5, 10.0.0.2", "10.0.0.0/8", "203.0.113.5"),
+    ("all are trusted", P, "10.0.0.3, 10.0.0.2", "10.0.0.0/8", P),
+    ("rubbish", P, "unknown", "10.0.0.0/8", P),
+    ("rubbish to the left", P, "<script>, 203.0.113.5", "10.0.0.0/8", "203.0.113.5"),
+    ("with a port", P, "203.0.113.5:4711", "10.0.0.0/8", "203.0.113.5"),
+    ("IPv6 in brackets", P, "[2001:db8::1]", "10.0.0.0/8", "2001:db8::1"),
+    ("IPv6 in brackets, with a port", P, "[2001:db8::1]:4711", "10.0.0.0/8", "2001:db8::1"),
+    ("in quotes", P, '"203.0.113.5"', "10.0.0.0/8", "203.0.113.5"),
+    ("IPv6 with a port in quotes", P, '"[2001:db8::1]:4711"', "10.0.0.0/8", "2001:db8::1"),
+    ("a port that is none", P, "203.0.113.5:http", "10.0.0.0/8", P),
+    ("half a pair of brackets", P, "[2001:db8::1", "10.0.0.0/8", P),
+    ("an empty hop", P, "203.0.113.5, ", "10.0.0.0/8", "203.0.113.5"),
+    ("a name", P, "localhost", "10.0.0.0/8", P),
+    ("spaces and tabs", P, " \t203.0.113.5\t ", "10.0.0.0/8", "203.0.113.5"),
+    ("IPv6", P, "2001:db8::1", "10.0.0.0/8", "2001:db8::1"),
+    ("an IPv6 proxy", "fd00::1", "203.0.113.5", "fd00::/8", "203.0.113.5"),
+    ("an IPv4 proxy on an IPv6 socket", "::ffff:10.0.0.1", "203.0.113.5", "10.0.0.0/8", "203.0.113.5"),
+    ("IPv4 in IPv6 in the field", P, "::ffff:203.0.113.5", "10.0.0.0/8", "203.0.113.5"),
+    ("two networks", P, "203.0.113.5, fd00::9", "10.0.0.0/8, fd00::/8", "203.0.113.5"),
+    ("a thousand hops", P, "203.0.113.5" + ", 10.0.0.2" * 1_000, "10.0.0.0/8", "203.0.113.5"),
+]
+
+
+@pytest.mark.parametrize("peer, field, trusted, meant", [pytest.param(*case[1:], id=case[0]) for case in FORWARDED])
+def test_whose_word_is_taken_for_the_clients_address(peer, field, trusted, meant):
+    fields = {} if field is None else {"x_forwarded_for": field}
+    networks = server.read_networks(trusted)
+    found, _ = server.client_address(request(**fields).fields, server.parse_address(peer), networks)
+    assert str(found) == meant
+    app = build(trusted_proxies=networks)
+    assert dict(attempt(app, "ann", "wrong", peer, **fields).events[0].fields)["address"] == meant
+
+
+ODD = [  # (the peer, X-Forwarded-For or None, what the operator should know)
+    ("all is well", P, "203.0.113.5", []),
+    ("nothing is said", P, None, []),
+    ("a client without a proxy", "192.0.2.1", None, []),
+    ("a proxy that was not named", "192.0.2.1", "203.0.113.5", ["not_trusted"]),
+    ("a proxy that says what cannot be read", P, "unknown", ["not_understood"]),
+    ("what cannot be read stands left of the client", P, "rubbish, 203.0.113.5", []),
+]
+
+
+@pytest.mark.parametrize("peer, field, results", [pytest.param(*case[1:], id=case[0]) for case in ODD])
+def test_what_is_odd_about_the_clients_address_is_an_event(peer, field, results):
+    fields = [] if field is None else [f"X-Forwarded-For: {field}"]
+    framer = Framer(server.parse_address(peer), server.read_networks("10.0.0.0/8"))
+    framer.receive(head(HOST, *fields))
+    events = framer.next_request().events
+    assert [event.fields["result"] for event in events] == results
+    assert all(event.name == "proxy" and event.fields["address"] == peer for event in events)
+
+
+def test_several_lines_of_x_forwarded_for_are_one():
+    head = (
+        f"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-For: 203.0.113.5\r\nX-Forwarded-For: {P}"
+    )
+    parsed, _ = server.parse_head(head.encode(), server.parse_address(P), server.read_networks("10.0.0.0/8"))
+    assert str(parsed.client) == "203.0.113.5"
+
+
+# -- forms and cookies
+
 FORMS = [
     (b"username=a&password=b", {"username": ["a"], "password": ["b"]}),
     (b"password=b&x=&username=a", {"password": ["b"], "x": [""], "username": ["a"]}),
@@ -169,7 +258,9 @@ def test_a_form_that_is_not_utf8_is_no_form(text):
     "kind, good",
     [
         (FORM, True), (FORM.upper(), True), (FORM + "; charset=utf-8", True), (FORM + ';charset="UTF-8"', True),
-        (FORM + "; charset=latin-1", False), ("application/json", False), ("multipart/form-data; boundary=x", False),
+        (FORM + "; charset=utf8", True), (FORM + "; charset=us-ascii", True), (FORM + ";charset=UTF-8;", True),
+        (FORM + "; version=1", True), (FORM + "; charset=latin-1", False), (FORM + "; charset=utf-16", False),
+        ("application/json", False), ("multipart/form-data; boundary=x", False),
         ("text/plain", False), ("", False), (FORM + "x", False),
     ],
 )  # fmt: skip
@@ -214,6 +305,9 @@ def test_two_cookie_fields_are_one_list():
     assert parse_cookies(found, "jwt") == ["x", "y"]
 
 
+# -- the writer
+
+
 def test_no_field_can_split_an_answer():
     for value in ("a\r\nX: y", "a\nb", "a\0", "a\x7f", "\xe4"):
         with pytest.raises(ValueError, match="control character"):
@@ -255,12 +349,3 @@ def test_204_has_neither_length_nor_type():
 def test_the_answer_says_what_becomes_of_the_connection(version, alive, line):
     text = render(Response(200), request()._replace(version=version), alive, NOW).decode()
     assert (f"Connection: {line}" in text) if line else ("Connection" not in text)
-
-
-def test_limits_are_what_the_readme_says():
-    assert (server.MAX_LINE_BYTES, server.MAX_HEAD_BYTES, server.MAX_FIELDS, server.MAX_BODY_BYTES) == (
-        8_192,
-        32_768,
-        100,
-        16_384,
-    )
