@@ -1,15 +1,19 @@
-"""The benchmark: `python3 tests/bench [--quick] [--only PART ...]`, some eight minutes, or some twenty seconds if quick.
+"""The benchmark: `python3 tests/bench [PART ...] [--quick]`, a quarter of an hour, or some twenty seconds if quick.
+
+A PART measures that part alone, and with --quick takes less than a minute: `python3 tests/bench refresh --quick`.
 
 Prints its tables and writes them to dist/bench.md. Never a test: a slow number is reported, not failed; the exit
 status is 1 only if our own library or server could not be measured at all. Everything happens on 127.0.0.1, except
 that peers are installed into dist/ from PyPI and npm (see peers.py for how to forbid that).
 
     goals.py      the numbers to reach             load.py      the load generator, a process of its own
-    library.py    encode and decode                servers.py   starting and stopping the contestants
-    wire.py       /refresh, against its peers      process.py   start-up and memory
-    sessions.py   /refresh, against itself         logins.py    what a login costs
-    growth.py     more connections, two processes  plot.py      the plot, dist/bench.svg
-    peers.py      installing what we compare with
+    library.py    encode and decode                cpu.py       the CPU time of other processes
+    wire.py       /refresh, against its peers      servers.py   starting and stopping the contestants
+    tls.py        /refresh over TLS                process.py   start-up and memory
+    sessions.py   /refresh, against itself         unread.py    memory under clients that read nothing
+    growth.py     more connections, two processes  logins.py    what a login costs
+    peers.py      installing what we compare with  fires.py     a good client under fire
+    plot.py       the plots, dist/bench.svg and dist/bench-cpu.svg
 """
 
 from __future__ import annotations
@@ -22,27 +26,36 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
-from goals import number, summary, table
+from cpu import processor
+from fires import fires_section
+from goals import Section, number, summary, table
 from growth import growth_section
 from logins import logins_section
 from peers import Peers, gather
 from process import memory_section, startup_section
 from servers import HERE, ROOT, CannotMeasure
 from sessions import sessions_section
-from wire import BUSIEST, BUSY, Effort, refresh_section
+from tls import tls_section
+from unread import unread_section
+from wire import Effort, refresh_section
 
 DIST = ROOT / "dist"
-PARTS = ["library", "server", "growth", "sessions", "logins", "memory", "startup"]
+PARTS = ["library", "refresh", "tls", "growth", "sessions", "logins", "memory", "unread", "fires", "startup"]
+ALSO = {"server": "refresh"}  # other names of parts
+QUICK = ["library", "refresh", "memory", "startup"]  # the parts of --quick alone
+# The part that measures a figure of GOALS, by how its name begins.
+PART_OF = {
+    "encode": "library", "decode": "library", "cpu": "refresh", "rate": "refresh", "p99": "refresh", "tls": "tls",
+    "rotation": "sessions", "etcd": "sessions", "rows": "sessions", "logins": "logins", "memory": "memory",
+    "unread": "unread", "fire": "fires", "startup": "startup",
+}  # fmt: skip
 LIBRARIES = {"minijwt": "minijwt", "pyjwt": "PyJWT", "joserfc": "joserfc", "hmac": "bare `hmac.digest`"}
 
-Section = tuple[str, dict[str, float]]  # text in Markdown, figures for GOALS
 
-
-def library_section(python: str, repeats: int) -> Section:
-    """Return the text about `encode` and `decode`, and its figures."""
-    command = [python, str(HERE / "library.py"), str(ROOT), str(repeats)]
+def library_section(peers: Peers, repeats: int) -> Section:
+    """Return what is to say about `encode` and `decode`."""
+    command = [peers.python, str(HERE / "library.py"), str(ROOT), str(repeats)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise CannotMeasure(f"the library: {done.stderr[-500:]}")
@@ -57,16 +70,8 @@ def library_section(python: str, repeats: int) -> Section:
         for name, label in LIBRARIES.items() if name in times
     ]  # fmt: skip
     text = table(["access token {username, iat, exp}", "encode µs", "decode µs"], rows)
-    return f"## Library\n\nBest of {repeats} timings, taken in turns.\n\n{text}\n", figures
-
-
-def processor() -> str:
-    """Return the model of the processor, as the system calls it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+    lacks = {f"{verb}/{name}": sentence for name, sentence in peers.lacks.items() for verb in ("encode", "decode")}
+    return Section(f"## Library\n\nBest of {repeats} timings, taken in turns.\n\n{text}\n", figures, lacks)
 
 
 def machine(peers: Peers) -> str:
@@ -83,51 +88,61 @@ def machine(peers: Peers) -> str:
 def sections(arguments: argparse.Namespace, peers: Peers) -> dict[str, Callable[[], Section]]:
     """Return how to measure each part; the effort depends on --quick."""
     quick = arguments.quick
-    effort = Effort(1, 1.5, warm_up=0.2, connections=(BUSY, BUSIEST)) if quick else Effort(5, 2)
+    effort = Effort(1, 1.4, warm_up=0.1) if quick else Effort(4, 2)
     return {
-        "library": lambda: library_section(peers.python, 7 if quick else 25),
-        "server": lambda: refresh_section(peers, effort),
-        "growth": lambda: growth_section(peers, DIST),
+        "library": lambda: library_section(peers, 7 if quick else 25),
+        "refresh": lambda: refresh_section(peers, effort, DIST),
+        "tls": lambda: tls_section(effort),
+        "growth": lambda: growth_section(peers, DIST, quick),
         "sessions": lambda: sessions_section(effort),
         "logins": logins_section,
         "memory": memory_section,
+        "unread": unread_section,
+        "fires": lambda: fires_section(quick),
         "startup": lambda: startup_section(3 if quick else 5),
     }
 
 
-def measure(parts: dict[str, Callable[[], Section]], wanted: list[str]) -> tuple[list[str], dict[str, float], bool]:
-    """Return the texts of the `wanted` parts, all figures, and whether every part could be measured."""
-    texts, figures, complete = [], {}, True
+def measure(parts: dict[str, Callable[[], Section]], wanted: list[str]) -> tuple[list[Section], bool]:
+    """Return what the `wanted` parts have found, and whether every part could be measured."""
+    found, complete = [], True
     for name in wanted:
         print(f"measuring: {name}", file=sys.stderr)
         try:
-            text, found = parts[name]()
+            found.append(parts[name]())
         except CannotMeasure as error:
-            text, found, complete = f"## {name.capitalize()}\n\nCannot be measured: {error}\n", {}, False
-        texts.append(text)
-        figures.update(found)
-    return texts, figures, complete
+            complete = False
+            found.append(Section(f"## {name.capitalize()}\n\nCannot be measured: {error}\n"))
+    return found, complete
 
 
 def gather_peers(arguments: argparse.Namespace) -> Peers:
     """Return the peers that the wanted parts need."""
-    server = {"server", "growth"} & {*arguments.only}
-    peers = gather(DIST, bool(server) or "library" in arguments.only, bool(server) and not arguments.quick)
-    if server and arguments.quick:
-        peers.skipped.append("fastify and Express are skipped: --quick measures no Node.")
+    server = bool({"refresh", "growth"} & {*arguments.parts})
+    few = arguments.all and arguments.quick
+    peers = gather(DIST, server or "library" in arguments.parts, server and not few)
+    if server and few:
+        sentence = "--quick alone measures no Node and no Go: `python3 tests/bench refresh --quick` does."
+        peers.lacks.update(dict.fromkeys(("fastify", "fastify+sqlite", "express", "go"), sentence))
     return peers
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(prog="python3 tests/bench", description="Measure minijwt against its peers.")
-    text = "some twenty seconds: one round; no Node, no growth, no sessions, no logins"
+    names, metavar = [*PARTS, *ALSO], "PART"
+    parser.add_argument("parts", nargs="*", metavar=metavar, help=f"only these: {', '.join(PARTS)}")
+    text = f"short and rough: less than a minute for each part; without one, {', '.join(QUICK)} without Node and Go"
     parser.add_argument("--quick", action="store_true", help=text)
-    parser.add_argument("--only", nargs="+", metavar="PART", choices=PARTS, help=f"only these: {', '.join(PARTS)}")
+    parser.add_argument("--only", nargs="+", metavar=metavar, default=[], help="the same as naming the parts")
     arguments = parser.parse_args(argv)
-    arguments.all = arguments.only is None
-    if arguments.all:
-        arguments.only = [part for part in PARTS if not (arguments.quick and part in ("growth", "sessions", "logins"))]
+    unknown = {*arguments.parts, *arguments.only} - {*names}
+    if unknown:
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    wanted = {ALSO.get(name, name) for name in [*arguments.parts, *arguments.only]}
+    arguments.all = not wanted
+    arguments.parts = [name for name in (QUICK if arguments.quick and arguments.all else PARTS)
+                       if name in wanted or arguments.all]  # fmt: skip
     return arguments
 
 
@@ -138,10 +153,18 @@ def main(argv: list[str]) -> int:
     print("looking for peers; installing what is missing into dist/", file=sys.stderr)
     peers = gather_peers(arguments)
     head = f"# Benchmark of minijwt\n\n{machine(peers)}"
-    texts, figures, complete = measure(sections(arguments, peers), arguments.only)
-    skipped = "".join(f"- {sentence}\n" for sentence in peers.skipped)
-    closing = f"## Numbers to reach\n\n{summary(figures, not arguments.all)}\n" if figures else ""
-    report = "\n".join([head, *([f"Skipped:\n\n{skipped}"] if skipped else []), *texts, closing])
+    found, complete = measure(sections(arguments, peers), arguments.parts)
+    figures = {key: value for section in found for key, value in section.figures.items()}
+    lacks = {key: value for section in found for key, value in section.lacks.items()}
+    if arguments.all:
+        for key, part in PART_OF.items():
+            ran = "has no figure" if part in arguments.parts else "was not run"
+            lacks.setdefault(key, f"the part {part} {ran}.")
+    skipped = "".join(f"- {name}: {sentence}\n" for name, sentence in peers.lacks.items())
+    known = bool(figures or lacks)
+    closing = f"## Numbers to reach\n\n{summary(figures, lacks, not arguments.all)}\n" if known else ""
+    texts = [section.text for section in found]
+    report = "\n".join([head, *([f"Not here to compare with:\n\n{skipped}"] if skipped else []), *texts, closing])
     (DIST / "bench.md").write_text(report, encoding="utf-8")
     print(report)
     return 0 if complete else 1

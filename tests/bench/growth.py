@@ -14,8 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from goals import number, table
-from load import Job, Result
+from goals import Section, number, table
+from load import Result
 from logins import attempt
 from peers import Peers
 from plot import plot
@@ -34,14 +34,25 @@ from servers import (
     start_ours,
     start_peers,
 )
-from sessions import CONNECTIONS, Results, in_turns, requests_of_many, rows_of
-from wire import OURS, Cells, Effort, how_long, measure_all, milliseconds, run_load
+from sessions import COLUMNS, CONNECTIONS, Results, in_turns, requests_of_many, rows_of
+from wire import (
+    LABELS,
+    OURS,
+    Cells,
+    Effort,
+    how_long,
+    job_for,
+    known,
+    measure_all,
+    microseconds,
+    middle,
+    milliseconds,
+    run_load,
+)
 
 FEW, MANY = (1, 4, 16, 64, 128), (256, 512, 1_000)  # connections
-COUNTS = FEW + MANY
 DESCRIPTORS = 4_096
 LIFETIME = 600  # seconds of an access token
-LABELS = {"uvicorn": "uvicorn + PyJWT", "fastify": "fastify", "express": "Express"}
 ONE, TWO = "one process", "two processes"
 
 
@@ -62,7 +73,7 @@ def by_connections(peers: Peers, efforts: list[Effort]) -> Cells:
         ours = start_ours(stack)
         token = log_in(ours)
         answer = raw_answer(ours.port, refresh_request(ours.port, token))
-        contestants = [start_bare(stack, answer), ours, *start_peers(stack, peers)]
+        contestants = [start_bare(stack, answer), ours, *start_peers(stack, peers, without=("fastify+sqlite",))]
         cells: Cells = {}
         for effort in efforts:
             cells.update(measure_all(contestants, token, effort))
@@ -72,17 +83,19 @@ def by_connections(peers: Peers, efforts: list[Effort]) -> Cells:
 def connections_text(cells: Cells, folder: Path) -> str:
     """Return the table of `cells`, and draw them into `folder`."""
     names = list(dict.fromkeys(name for name, _ in cells))
+    counts = sorted({count for _, count in cells})
     rows = [
-        [LABELS.get(name, name), str(count), number(result.rate), milliseconds([result], "p99"), str(result.errors)]
-        for count in COUNTS for name in names for result in cells[name, count]
+        [LABELS.get(name, name), str(count), known(middle(microseconds([result]))), number(result.rate),
+         milliseconds([result], "p99"), str(result.errors)]
+        for count in counts for name in names for result in cells[name, count]
     ]  # fmt: skip
     lines = {
-        LABELS.get(name, name): [(count, cells[name, count][0].rate) for count in COUNTS]
+        LABELS.get(name, name): [(count, cells[name, count][0].rate) for count in counts]
         for name in names if name == OURS or name in LABELS
     }  # fmt: skip
     title = "POST /refresh: answers a second, one process each"
     (folder / "bench.svg").write_text(plot(lines, OURS, title, "connections at once"), encoding="utf-8")
-    columns = ["`POST /refresh`", "connections", "requests/s", "p99 ms", "errors"]
+    columns = ["`POST /refresh`", "connections", "CPU µs", "requests/s", "p99 ms", "errors"]
     return f"![{title}](bench.svg)\n\n{table(columns, rows)}\n"
 
 
@@ -156,21 +169,24 @@ def start_front(stack: ExitStack, name: str, program: str, behind: list[Server])
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="minijwt-bench-"))
     port = free_port()
     words = f"{ONE if len(behind) == 1 else TWO} behind {name}"
-    return start(stack, words, PROXIES[name](program, folder, port, [each.port for each in behind]), port)
+    front = start(stack, words, PROXIES[name](program, folder, port, [each.port for each in behind]), port)
+    return front._replace(behind=tuple(each.pid for each in behind))
 
 
 def both(first: Server, second: Server, effort: Effort) -> Result:
     """Load both at once, each with half of the connections; return their rate together, and the slower's latencies."""
     half = CONNECTIONS // 2
     jobs = [
-        Job(each.port, requests_of_many(each, half), half, effort.seconds, effort.warm_up) for each in (first, second)
+        job_for(each, requests_of_many(each, half), half, effort.seconds, effort.warm_up) for each in (first, second)
     ]  # fmt: skip
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(run_load, jobs))
+    rate, core = sum(each.rate for each in results), sum(each.core or math.nan for each in results)
     return Result(
-        sum(each.rate for each in results),
+        rate,
         max(each.median for each in results), max(each.p99 for each in results), max(each.worst for each in results),
         sum(each.errors for each in results),
+        *((core, core / rate) if rate and core > 0 else ()),
     )  # fmt: skip
 
 
@@ -179,7 +195,7 @@ def agree(first: Server, second: Server) -> None:
 
     token, statuses = log_in(first), []
     for server, path in ((second, "/refresh"), (first, "/refresh"), (first, "/logout"), (second, "/refresh")):
-        answer = ask(server.port, "POST", path, Cookie=f"jwt={token}")
+        answer = ask(server.port, "POST", path, headers={"Cookie": f"jwt={token}"})
         statuses.append(answer.status)
         if answer.status == 200 and "Set-Cookie" in answer.headers:
             token = answer.headers["Set-Cookie"].partition("=")[2].partition(";")[0]
@@ -221,15 +237,14 @@ def two_text(effort: Effort) -> tuple[str, float]:
         results, notes = with_two(effort, rotates)
         rate = rate if rotates else median([result.rate for result in results[ONE]])
         rows += [[f"{row[0]}, rotation {'on' if rotates else 'off'}", *row[1:]] for row in rows_of(results)]
-    columns = [f"`POST /refresh`, {CONNECTIONS} connections", "requests/s", "p50 ms", "p99 ms", "worst ms", "errors"]
     shared = places()[0] == places()[1]
     place = "Both processes and the proxy share one core here, so a second process cannot be faster. " if shared else ""
     words = (
         "Seen first: a token that one process has rotated, the other rotates on; a logout at one is one at the other. "
-        f"Every connection is a session of its own. {place}{how_long(effort)}"
+        f"Every connection is a session of its own. {place}{how_long(effort)} CPU µs: of minijwt, without the proxy."
     )
     skipped = "".join(f"\nSkipped: {note}.\n" for note in notes)
-    return f"### Two processes on one database\n\n{words}\n\n{table(columns, rows)}\n{skipped}", rate
+    return f"### Two processes on one database\n\n{words}\n\n{table(COLUMNS, rows)}\n{skipped}", rate
 
 
 # ---- How far that goes
@@ -251,14 +266,18 @@ def far_text(rate: float) -> str:
     )
 
 
-def growth_section(peers: Peers, folder: Path) -> tuple[str, dict[str, float]]:
-    """Return the text about growth; draw the plot into `folder`."""
+def growth_section(peers: Peers, folder: Path, quick: bool = False) -> Section:
+    """Return what is to say about growth; draw the plot into `folder`."""
     raise_limit()
     # Many connections take the slowest server a second to accept: that is not what is to be measured here.
     efforts = [Effort(1, 2, warm_up=0.3, connections=FEW), Effort(1, 8, warm_up=2, connections=MANY)]
+    two_effort = Effort(2, 1.5, warm_up=0.3)
+    if quick:
+        efforts = [Effort(1, 1.5, warm_up=0.5, connections=(16, 128, 512))]
+        two_effort = Effort(1, 0.5, warm_up=0.2)
     cells = by_connections(peers, efforts)
     print("  two processes", file=sys.stderr)
-    two, rate = two_text(Effort(2, 1.5, warm_up=0.3))
+    two, rate = two_text(two_effort)
     text = connections_text(cells, folder)
     words = " ".join(f"{how_long(effort)[:-1]}, at {effort.connections[0]} connections and more." for effort in efforts)
-    return f"## Growth\n\n### With connections\n\n{words}\n\n{text}\n{two}\n{far_text(rate)}", {}
+    return Section(f"## Growth\n\n### With connections\n\n{words}\n\n{text}\n{two}\n{far_text(rate)}")

@@ -8,7 +8,7 @@ import time
 from contextlib import ExitStack
 from statistics import median
 
-from goals import number, table
+from goals import Section, number, table
 from process import resident_megabytes
 from servers import FORM, Server, ask, start_ours
 
@@ -20,7 +20,7 @@ SAMPLE_SECONDS = 0.01
 def attempt(server: Server, username: str, password: str) -> float:
     """Return the seconds that one attempt to log in takes."""
     began = time.perf_counter()
-    ask(server.port, "POST", "/login", f"username={username}&password={password}", **{"Content-Type": FORM})
+    ask(server.port, "POST", "/login", f"username={username}&password={password}", {"Content-Type": FORM})
     return time.perf_counter() - began
 
 
@@ -35,8 +35,8 @@ def peak_while(server: Server, threads: list[threading.Thread]) -> float:
     return peak
 
 
-def logins_section() -> tuple[str, dict[str, float]]:
-    """Return the text about logins, and its figure: MB that AT_ONCE logins add, for each core."""
+def logins_section() -> Section:
+    """Return what is to say about logins, and its figure: MB that AT_ONCE logins add, for each core."""
     times: dict[str, list[float]] = {"wrong password": [], "unknown user": []}
     with ExitStack() as stack:
         server = start_ours(stack, LOGIN_MAX_FAILURES="0")
@@ -51,4 +51,4 @@ def logins_section() -> tuple[str, dict[str, float]]:
     cores = os.cpu_count() or 1
     text = table([f"{PAIRS} attempts each, in turns", "median ms", "best ms"], rows)
     words = f"{AT_ONCE} logins at once add {number(grown)} MB of resident memory, on {cores} cores."
-    return f"## Logins\n\n{text}\n\n{words}\n", {"logins/memory": grown / cores}
+    return Section(f"## Logins\n\n{text}\n\n{words}\n", {"logins/memory": grown / cores})

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 
-from goals import number, table
+from goals import Section, number, table
 from load import Connection
 from servers import ROOT, Server, free_port, log_in, our_command, refresh_request, running, start, start_ours
 
@@ -29,11 +29,11 @@ def startup_times(times: int) -> list[float]:
     return sorted(seconds)
 
 
-def startup_section(times: int) -> tuple[str, dict[str, float]]:
-    """Return the text about start-up, and its figure: the best, since noise only ever adds."""
+def startup_section(times: int) -> Section:
+    """Return what is to say about start-up, and its figure: the best, since noise only ever adds."""
     seconds = startup_times(times)
     rows = [["from spawn to the first answer", *(number(value, " s") for value in (seconds[0], median(seconds)))]]
-    return f"## Start-up\n\n{table(['', f'best of {times}', 'median'], rows)}\n", {"startup": seconds[0]}
+    return Section(f"## Start-up\n\n{table(['', f'best of {times}', 'median'], rows)}\n", {"startup": seconds[0]})
 
 
 def resident_megabytes(pid: int) -> float:
@@ -103,24 +103,28 @@ def memory_rows(server: Server) -> list[tuple[str, float]]:
     return [*rows, ("a second after they were closed", resident_megabytes(server.pid))]
 
 
-def memory_section() -> tuple[str, dict[str, float]]:
-    """Return the text about memory, and its figures; only words where it cannot be measured."""
+def no_memory(error: object) -> Section:
+    """Return that memory cannot be measured."""
+    return Section(f"## Memory\n\nSkipped: {error}.\n", {}, {"memory": f"{error}."})
+
+
+def memory_section() -> Section:
+    """Return what is to say about memory; only words where it cannot be measured."""
     if not Path("/proc/self/status").exists():
-        return "## Memory\n\nSkipped: there is no /proc here.\n", {}
+        return no_memory("there is no /proc here")
     try:
         subprocess.run([sys.executable, str(ROOT / "tests" / "dist.py")], check=True, stdout=subprocess.DEVNULL)
         one_file = [sys.executable, "-I", str(ROOT / "dist" / "minijwt.pyz")]
         with descriptors(IDLE_CONNECTIONS + SPARE_DESCRIPTORS), ExitStack() as stack:
             rows = memory_rows(start(stack, "minijwt", one_file, free_port()))
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
-        return f"## Memory\n\nSkipped: {error}.\n", {}
+        return no_memory(error)
     figures = dict(rows)
     text = table(["resident memory", "MB"], [[name, number(value)] for name, value in rows])
     about = (
         "Of `python3 -I dist/minijwt.pyz`, as it is deployed. CPython keeps the syntax tree of the script that it was"
         " told to run, and so `python3 server.py` has some megabytes more."
     )
-    return f"## Memory\n\n{about}\n\n{text}\n", {
-        "memory/idle": figures["idle, just started"],
-        "memory/1000": figures[f"with {IDLE_CONNECTIONS:,} idle connections"],
-    }
+    thousand = figures[f"with {IDLE_CONNECTIONS:,} idle connections"]
+    reached = {"memory/idle": figures["idle, just started"], "memory/1000": thousand}
+    return Section(f"## Memory\n\n{about}\n\n{text}\n", reached)

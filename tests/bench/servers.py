@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -14,11 +15,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from load import Connection
+from load import Connection, careless
 from peers import Peers
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+PEM = str(ROOT / "tests" / "localhost.pem")  # a certificate and its key
+TLS = {"TLS_CERT": PEM, "TLS_KEY": PEM}  # our server's settings
 START_LIMIT = 20  # seconds for a server to answer
 STOP_LIMIT = 5  # seconds to end by itself before it is killed
 FORM = "application/x-www-form-urlencoded"
@@ -38,6 +41,13 @@ class Server(NamedTuple):
     name: str
     port: int
     pid: int
+    tls: bool = False
+    behind: tuple[int, ...] = ()  # of a proxy: the processes of ours that it stands in front of
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes whose CPU time counts."""
+        return self.behind or (self.pid,)
 
 
 def cores() -> tuple[set[int], set[int]]:
@@ -86,11 +96,15 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def ask(port: int, method: str, path: str, body: str = "", **headers: str) -> http.client.HTTPResponse:
+def ask(
+    port: int, method: str, path: str, body: str = "", headers: dict[str, str] | None = None, tls: bool = False
+) -> http.client.HTTPResponse:
     """Return the answer to one request, its body read into `.content`."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    if tls:
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=careless())
     try:
-        connection.request(method, path, body, headers)
+        connection.request(method, path, body, headers or {})
         answer = connection.getresponse()
         answer.content = answer.read()  # type: ignore[attr-defined]
         return answer
@@ -98,12 +112,12 @@ def ask(port: int, method: str, path: str, body: str = "", **headers: str) -> ht
         connection.close()
 
 
-def wait_for(process: subprocess.Popen[bytes], port: int, log: Path, path: str = "/refresh") -> None:
+def wait_for(process: subprocess.Popen[bytes], port: int, log: Path, tls: bool) -> None:
     """Return at the first answer of any status; CannotMeasure, with the end of the log, if there is none."""
     until = time.monotonic() + START_LIMIT
     while process.poll() is None and time.monotonic() < until:
         try:
-            ask(port, "GET", path)
+            ask(port, "GET", "/refresh", tls=tls)
             return
         except (OSError, http.client.HTTPException):
             time.sleep(0.002)
@@ -121,19 +135,10 @@ def running(command: list[str], port: int, **env: str) -> Iterator[subprocess.Po
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
         try:
-            wait_for(process, port, log)
+            wait_for(process, port, log, "TLS_CERT" in env)
             yield process
         finally:
             stop(process)
-
-
-def cpu_seconds(pid: int) -> float | None:
-    """Return the CPU time that the process `pid` has used so far, None where there is no /proc to say."""
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")  # proc(5): utime, stime
 
 
 def our_command() -> list[str]:
@@ -144,7 +149,7 @@ def our_command() -> list[str]:
 def start(stack: ExitStack, name: str, command: list[str], port: int, **env: str) -> Server:
     """Start a contestant that `stack` will stop."""
     process = stack.enter_context(running(command, port, **env))
-    return Server(name, port, process.pid)
+    return Server(name, port, process.pid, "TLS_CERT" in env)
 
 
 def start_ours(stack: ExitStack, name: str = "minijwt", **env: str) -> Server:
@@ -154,7 +159,8 @@ def start_ours(stack: ExitStack, name: str = "minijwt", **env: str) -> Server:
 
 def log_in(server: Server) -> str:
     """Return the refresh token that a login at our server gives."""
-    answer = ask(server.port, "POST", "/login", "username=admin&password=admin123", **{"Content-Type": FORM})
+    body = "username=admin&password=admin123"
+    answer = ask(server.port, "POST", "/login", body, {"Content-Type": FORM}, server.tls)
     cookie = answer.headers.get("Set-Cookie", "")
     if answer.status != 200 or not cookie.startswith("jwt="):
         raise CannotMeasure(f"POST /login: {answer.status} {answer.content[:200]!r}")  # type: ignore[attr-defined]
@@ -188,23 +194,72 @@ def start_bare(stack: ExitStack, answer: bytes) -> Server:
     return start(stack, "bare protocol", [sys.executable, str(HERE / "bare.py"), str(port), str(file)], port)
 
 
-def start_peers(stack: ExitStack, peers: Peers) -> list[Server]:
-    """Start those of the peers that are there."""
-    commands = {}
-    port_of = {name: free_port() for name in ("uvicorn", "fastify", "express")}
+def our_source() -> str:
+    """Return server.py with its string literals joined as Python joins them, so that a query stands in one piece."""
+    return re.sub(r'"\s+"', "", (ROOT / "server.py").read_text("utf-8"))
+
+
+def peers_query() -> str:
+    """Return the SQL of peer_fastify.js."""
+    _, _, rest = (HERE / "peer_fastify.js").read_text("utf-8").partition("const QUERY =")
+    return "".join(re.findall(r"'(.*)'", rest.partition("\nconst")[0]))
+
+
+def our_database(stack: ExitStack) -> str:
+    """Return the path of a database that our server has made."""
+    directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="minijwt-bench-"))
+    path = Path(directory, "minijwt.db")
+    with ExitStack() as until_made:
+        start_ours(until_made, DATABASE=str(path))
+    return str(path)
+
+
+class Peer(NamedTuple):
+    """How a peer is started."""
+
+    command: list[str]
+    env: dict[str, str]
+
+
+def uvicorn(peers: Peers, port: int) -> Peer:
+    """Return uvicorn at its fastest."""
+    options = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
+    place = ["--app-dir", str(HERE), "--host", "127.0.0.1", "--port", str(port)]
+    return Peer([peers.python, "-m", "uvicorn", "peer_uvicorn:app", *options, *place], {})
+
+
+def commands(stack: ExitStack, peers: Peers, port_of: dict[str, int]) -> dict[str, Peer]:
+    """Return how to start those of the peers that are there."""
+    found = {}
     if {"PyJWT", "uvicorn", "uvloop", "httptools"} <= set(peers.versions):
-        options = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
-        commands["uvicorn"] = [
-            peers.python, "-m", "uvicorn", "peer_uvicorn:app", "--app-dir", str(HERE), *options,
-            "--host", "127.0.0.1", "--port", str(port_of["uvicorn"]),
-        ]  # fmt: skip
+        found["uvicorn"] = uvicorn(peers, port_of["uvicorn"])
     if peers.node:
-        for name in ("fastify", "express"):
-            commands[name] = [peers.node, str(HERE / f"peer_{name}.js")]
+        env = {"NODE_PATH": os.pathsep.join(map(str, peers.node_modules))}
+        fastify = [peers.node, str(HERE / "peer_fastify.js")]
+        found["fastify"] = Peer(fastify, env)
+        if "better-sqlite3" in peers.versions:
+            if peers_query() in our_source():
+                found["fastify+sqlite"] = Peer(fastify, {**env, "DATABASE": our_database(stack)})
+            else:
+                peers.lacks["fastify+sqlite"] = "SQLiteStore.standing has another query than peer_fastify.js."
+        found["express"] = Peer([peers.node, str(HERE / "peer_express.js")], env)
+    if peers.go:
+        found["go"] = Peer([str(peers.go)], {})
+    return found
+
+
+PEERS = ("uvicorn", "fastify", "fastify+sqlite", "express", "go")
+
+
+def start_peers(stack: ExitStack, peers: Peers, without: tuple[str, ...] = ()) -> list[Server]:
+    """Start those of the peers that are there, `without` some."""
+    port_of = {name: free_port() for name in PEERS}
     started = []
-    for name, command in commands.items():
+    for name, peer in commands(stack, peers, port_of).items():
+        if name in without:
+            continue
         try:
-            started.append(start(stack, name, command, port_of[name], NODE_PATH=str(peers.node_modules)))
+            started.append(start(stack, name, peer.command, port_of[name], **peer.env))
         except CannotMeasure as error:
-            peers.skipped.append(f"{name} is skipped: {error}")
+            peers.lacks[name] = str(error)
     return started

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from goals import number, table
+from cpu import cpu_seconds
+from goals import Section, between, number, table
 from load import Job, Result
 from peers import Peers
+from plot import Bar, bars
 from servers import (
     HERE,
     CannotMeasure,
     Server,
     cores,
-    cpu_seconds,
     log_in,
     pinned_to,
     raw_answer,
@@ -33,7 +36,12 @@ from servers import (
 
 OURS = "minijwt"
 UNDISTURBED = 0.9  # of a core: a server with enough to do, alone on its core, uses more
-BUSY, BUSIEST = 16, 128  # connections: where throughput is compared; one alone mostly shows the latency of loopback
+BUSY, BUSIEST = 16, 128  # connections: where servers are compared; one alone mostly shows the latency of loopback
+COUNTS = (1, BUSY, 64, BUSIEST)
+LABELS = {
+    "uvicorn": "uvicorn + PyJWT", "fastify": "fastify", "fastify+sqlite": "fastify + look-up", "express": "Express",
+    "go": "Go",
+}  # fmt: skip
 
 Cells = dict[tuple[str, int], list[Result]]  # contestant and number of connections: a result of each round
 
@@ -44,7 +52,7 @@ class Effort(NamedTuple):
     rounds: int
     seconds: float  # of load a cell
     warm_up: float = 0.5  # seconds
-    connections: tuple[int, ...] = (1, BUSY, BUSIEST)
+    connections: tuple[int, ...] = COUNTS
 
 
 WRK_SCRIPT = """\
@@ -90,34 +98,50 @@ def run_wrk(port: int, token: str, connections: int, seconds: int) -> tuple[floa
     return (requests - refused) / took, refused + lost, took
 
 
+def job_for(server: Server, requests: list[str], connections: int, seconds: float, warm_up: float) -> Job:
+    """Return the job of keeping `connections` at `server` busy."""
+    return Job(server.port, requests, connections, seconds, warm_up, server.pids, server.tls)
+
+
 def measure(server: Server, token: str, connections: int, effort: Effort) -> Result:
-    """Return the result of one cell: latencies from our own load generator, the rate from wrk where there is one."""
+    """Return the result of one cell: latencies from our own load generator, the rest from wrk where there is one."""
     request = refresh_request(server.port, token)
     whole = max(1, int(effort.seconds / 2)) if shutil.which("wrk") else 0  # seconds for wrk, which knows no parts
-    before = cpu_seconds(server.pid)
-    result = run_load(Job(server.port, [request], connections, max(0.5, effort.seconds - whole), effort.warm_up))
-    seconds = effort.seconds + effort.warm_up
-    if whole:
-        before = cpu_seconds(server.pid)
-        rate, bad, seconds = run_wrk(server.port, token, connections, whole)
-        result = result._replace(rate=rate, errors=result.errors + bad)
-    after = cpu_seconds(server.pid)
-    return result if before is None or after is None else result._replace(core=(after - before) / seconds)
+    own = max(0.4, effort.seconds - whole)
+    result = run_load(job_for(server, [request], connections, own, effort.warm_up))
+    if not whole:
+        return result
+    before = cpu_seconds(server.pids)
+    rate, bad, seconds = run_wrk(server.port, token, connections, whole)
+    after = cpu_seconds(server.pids)
+    result = result._replace(rate=rate, errors=result.errors + bad)
+    if before is None or after is None:
+        return result
+    core = (after - before) / seconds
+    return result._replace(core=core, cpu=core / rate if rate else None)
+
+
+def warm(server: Server, token: str, effort: Effort) -> None:
+    """Let `server` compile what it compiles when it is busy, so that the first cells are not dearer than the others."""
+    with suppress(CannotMeasure, subprocess.TimeoutExpired):
+        run_load(job_for(server, [refresh_request(server.port, token)], BUSY, effort.seconds / 2, 0))
 
 
 def measure_all(contestants: list[Server], token: str, effort: Effort) -> Cells:
-    """Return all cells. Contestants take turns, round after round, so that noise hits all alike."""
-    cells: dict[tuple[str, int], list[Result]] = {}
+    """Return all cells. Contestants take turns, in random order, so that noise hits all alike."""
+    cells: Cells = {(server.name, connections): [] for server in contestants for connections in effort.connections}
+    for server in contestants:
+        warm(server, token, effort)
     for turn in range(effort.rounds):
         print(f"  /refresh, round {turn + 1} of {effort.rounds}", file=sys.stderr)
         for connections in effort.connections:
-            for server in contestants:
+            for server in random.sample(contestants, len(contestants)):
                 try:
                     result = measure(server, token, connections, effort)
                 except (CannotMeasure, subprocess.TimeoutExpired) as error:
                     print(f"  {server.name} fails: {error}", file=sys.stderr)
                     result = Result(0, 0, 0, 0, errors=1)
-                cells.setdefault((server.name, connections), []).append(result)
+                cells[server.name, connections].append(result)
     return cells
 
 
@@ -126,10 +150,16 @@ def middle(values: list[float]) -> float:
     return median(values) if values else math.nan
 
 
-def ratio(cells: Cells, peer: str, connections: int) -> float:
+def rate_ratio(cells: Cells, peer: str, connections: int) -> float:
     """Return how many times as fast as `peer` we are: the median of the rounds, each compared in itself."""
     pairs = zip(cells[OURS, connections], cells[peer, connections])
     return middle([ours.rate / theirs.rate for ours, theirs in pairs if theirs.rate])
+
+
+def cpu_ratio(cells: Cells, peer: str, connections: int) -> float:
+    """Return the CPU time of our answer, that of `peer` being 1: the median of the rounds, each compared in itself."""
+    pairs = zip(cells[OURS, connections], cells[peer, connections])
+    return middle([ours.cpu / theirs.cpu for ours, theirs in pairs if ours.cpu and theirs.cpu])
 
 
 def in_medians(cells: Cells, field: str) -> float:
@@ -138,19 +168,19 @@ def in_medians(cells: Cells, field: str) -> float:
     return middle([getattr(result, field) / result.median for result in results if result.median])
 
 
-def refresh_figures(cells: Cells, names: list[str]) -> dict[str, float]:
-    """Return the figures for GOALS, all at the most connections: there the servers are the limit, not the load."""
-    figures = {"p99/p50": in_medians(cells, "p99"), "worst/p50": in_medians(cells, "worst")}
-    for name in names:
+def refresh_figures(cells: Cells) -> dict[str, float]:
+    """Return the figures for GOALS."""
+    figures = {"p99/p50": in_medians(cells, "p99")}
+    for name, connections in cells:
         if name != OURS:
-            figures["refresh/" + name.split()[0]] = ratio(cells, name, BUSIEST)
-    return figures
+            figures[f"cpu/{name}/{connections}"] = cpu_ratio(cells, name, connections)
+            figures[f"rate/{name}"] = rate_ratio(cells, name, BUSIEST)
+    return {key: value for key, value in figures.items() if not math.isnan(value)}
 
 
-def cpu_microseconds(cells: Cells, name: str, connections: int) -> float:
-    """Return the CPU time that `name` takes for an answer: steadier than the rate, a neighbour takes none of it."""
-    spent = [result.core / result.rate for result in cells[name, connections] if result.core and result.rate]
-    return middle(spent) * 1e6
+def microseconds(results: list[Result]) -> list[float]:
+    """Return the CPU time of an answer in each round that knows it: a neighbour takes none of that."""
+    return [result.cpu * 1e6 for result in results if result.cpu]
 
 
 def core_share(results: list[Result]) -> float:
@@ -172,35 +202,47 @@ def refresh_table(cells: Cells) -> str:
     """Return the table of all cells."""
     rows = []
     for (name, connections), results in sorted(cells.items(), key=lambda cell: cell[0][1]):
+        ours, spent = name == OURS, microseconds(results)
         rows.append([
-            name,
+            LABELS.get(name, name),
             str(connections),
+            known(middle(spent)),
+            between(spent),
+            "" if ours else known(cpu_ratio(cells, name, connections), "x"),
             number(median([result.rate for result in results])),
-            "" if name == OURS else known(ratio(cells, name, connections), "x"),
-            known(cpu_microseconds(cells, name, connections)),
+            "" if ours else known(rate_ratio(cells, name, connections), "x"),
             known(core_share(results) * 100, "%"),
             *(milliseconds(results, field) for field in ("median", "p99", "worst")),
             str(sum(result.errors for result in results)),
         ])  # fmt: skip
-    latencies = ["p50 ms", "p99 ms", "worst ms", "errors"]
-    return table(["`POST /refresh`", "connections", "requests/s", "ours is", "CPU µs", "core", *latencies], rows)
+    columns = ["`POST /refresh`", "connections", "CPU µs", "min–max", "ours is", "requests/s", "ours is", "core"]
+    return table([*columns, "p50 ms", "p99 ms", "worst ms", "errors"], rows)
 
 
-def cpu_ratio(cells: Cells, peer: str) -> float:
-    """Return how many times the CPU time of ours `peer` takes for an answer, at the most connections."""
-    return cpu_microseconds(cells, peer, BUSIEST) / cpu_microseconds(cells, OURS, BUSIEST)
+def draw(cells: Cells, folder: Path) -> str:
+    """Draw the CPU time of an answer into `folder`, and return the picture in Markdown."""
+    groups = {}
+    for connections in sorted({connections for _, connections in cells}):
+        spent = {name: microseconds(cells[name, connections]) for name, other in cells if other == connections}
+        groups[f"{connections:,}"] = [
+            Bar(LABELS.get(name, name), median(each), min(each), max(each)) for name, each in spent.items() if each
+        ]
+    if not any(groups.values()):
+        return ""
+    title = "POST /refresh: µs of CPU for an answer, and the range of the rounds"
+    (folder / "bench-cpu.svg").write_text(bars(groups, OURS, title, "connections at once"), encoding="utf-8")
+    return f"![{title}](bench-cpu.svg)\n\n"
 
 
-def disturbance(cells: Cells, names: list[str]) -> str:
-    """Return a warning if somebody else kept the servers from working, with the ratios that CPU time gives."""
+def disturbance(cells: Cells) -> str:
+    """Return a warning if somebody else kept the servers from working."""
     shares = {key: core_share(results) for key, results in cells.items() if key[1] >= BUSY}
     disturbed = [f"{name} at {count} ({share:.0%})" for (name, count), share in shares.items() if share < UNDISTURBED]
     if not disturbed:
         return ""
-    by_cpu = [f"{known(cpu_ratio(cells, name), 'x')} {name}" for name in names if name != OURS]
     return (
-        f"\nDisturbed: somebody else used the servers' core or the load's, so that not all of theirs was used by "
-        f"{', '.join(disturbed)}. By CPU time for an answer, which that changes less, ours is {', '.join(by_cpu)}.\n"
+        "\nDisturbed: somebody else used the servers' core, or the load did not suffice, so that not all of theirs was "
+        f"used by {', '.join(disturbed)}. That changes rates more than CPU time.\n"
     )
 
 
@@ -214,17 +256,19 @@ def how(effort: Effort) -> str:
     """Return in words how the table came about."""
     here, there = cores()
     places = f"Servers run on core {min(here)}, the load on core {min(there)}. " if here else ""
-    rate = "wrk counts requests a second, the bench's own generator takes the latencies. "
+    rate = "wrk counts requests, the bench's own generator takes the latencies. "
     if not shutil.which("wrk"):
-        rate = "No wrk here: rate and latencies both come from the bench's own generator, the limit for the fastest. "
+        rate = "No wrk here: all comes from the bench's own generator, whose own speed limits the fastest. "
     return (
-        f"One process each, the same refresh token for all. {places}{rate}{how_long(effort)} "
-        "CPU µs: what the server spends on an answer. Core: how much of it the server used."
+        f"One process each, the same refresh token for all. {places}{rate}{how_long(effort)}\n\n"
+        "CPU µs: user and system time of the whole process over a run, divided by its answers. Core: how much of it "
+        f"the server used. Ours is: our CPU time, our rate, that of the row being 1. {OURS} looks its session up in "
+        "SQLite, and so does fastify + look-up, with the same query; no other does."
     )
 
 
-def refresh_section(peers: Peers, effort: Effort) -> tuple[str, dict[str, float]]:
-    """Return the text about `/refresh`, and its figures."""
+def refresh_section(peers: Peers, effort: Effort, folder: Path) -> Section:
+    """Return what is to say about `/refresh`; draw it into `folder`."""
     with ExitStack() as stack:
         ours = start_ours(stack)
         token = log_in(ours)
@@ -235,6 +279,8 @@ def refresh_section(peers: Peers, effort: Effort) -> tuple[str, dict[str, float]
         cells = measure_all(contestants, token, effort)
     if not any(result.rate for result in cells[OURS, BUSIEST]):
         raise CannotMeasure("our server gave no good answer under load")
-    names = [server.name for server in contestants]
-    figures = {key: value for key, value in refresh_figures(cells, names).items() if not math.isnan(value)}
-    return f"## Refresh\n\n{how(effort)}\n\n{refresh_table(cells)}\n{disturbance(cells, names)}", figures
+    lacks = {f"{kind}/{name}": sentence for name, sentence in peers.lacks.items() for kind in ("cpu", "rate")}
+    if not any(result.cpu for result in cells[OURS, BUSIEST]):
+        lacks["cpu"] = "this system does not say what CPU time another process has used."
+    text = f"## Refresh\n\n{how(effort)}\n\n{draw(cells, folder)}{refresh_table(cells)}\n{disturbance(cells)}"
+    return Section(text, refresh_figures(cells), lacks)
