@@ -25,7 +25,11 @@ prove: $(VENV) ## the long proof, some minutes: a real browser, fuzzing, load, m
 	$(PYTHON) tests/prove/fuzz.py 30
 	$(PYTHON) tests/prove/wire.py 30000
 	$(PYTHON) tests/prove/fire.py
+	REAL_ETCD=1 $(PYTEST) tests/test_server_13_shared_store.py
 	PYTHON=$(firstword $(PYTEST)) $(firstword $(PYTEST)) tests/prove/mutants.py
+
+cluster: ## three nodes of etcd and three servers under faults, some minutes (with Debian's etcd-server)
+	$(PYTHON) tests/prove/cluster.py
 
 attacks: ## eighteen attacks, told and performed: a naive twin falls, this server does not
 	@$(PYTHON) tests/attacks
@@ -50,4 +54,4 @@ $(VENV):
 	@$(PYTHON) -c 'import pytest' 2>/dev/null || { $(PYTHON) -m venv $(VENV) && $(VENV)/bin/pip install -q pytest; } \
 	|| { rm -rf $(VENV); echo "make: there is no pytest, and $(VENV) could not be made" >&2; exit 1; }
 
-.PHONY: help run test test-all prove attacks exercise bench dist screenshot clean
+.PHONY: help run test test-all prove cluster attacks exercise bench dist screenshot clean

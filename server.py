@@ -49,6 +49,7 @@ import getpass
 import hashlib
 import heapq
 import hmac
+import http.client
 import ipaddress
 import json
 import logging
@@ -68,12 +69,12 @@ import threading
 import time
 import unicodedata
 import warnings
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, suppress
 from email.utils import formatdate
-from functools import lru_cache, partial
+from functools import lru_cache, partial, wraps
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from io import RawIOBase
@@ -140,7 +141,12 @@ class Settings(NamedTuple):
     cookie_name: str = "jwt"
     cookie_samesite: str = "None"
     cookie_secure: bool = True
-    database: str = ""  # the path of a SQLite file; "" is memory
+    database: str = ""  # the path of a SQLite file, or etcd://…; "" is memory
+    # For etcd, paths of PEM files, and of a file that holds user:password.
+    database_ca: str = ""
+    database_cert: str = ""
+    database_key: str = ""
+    database_login: str = ""
     rotate_refresh: bool = False
     allowed_origins: tuple[str, ...] = ()  # as browsers spell them: their pages may use the server with the cookie
     tls_cert: str = ""  # the path of a PEM file; "" is plain HTTP
@@ -2713,6 +2719,381 @@ class SQLiteStore:
     def forgive(self, key: bytes) -> None:
         self._changed("DELETE FROM failure WHERE key = ?", key)
 
+    # -- moving to another store, and from one
+
+    def dump(self, *kinds: str) -> Iterator[tuple[str, Any]]:
+        """Yield rows of `kinds` as the shared store spells them: what they are called, and what they hold."""
+        with self.reading(True):
+            rows = [(f"user/{name}", user) for name, *user in self._rows("SELECT * FROM user")]
+            statement = "SELECT expires, sid, generation, rotated, ended FROM session"
+            for expires, sid, generation, rotated, ended in self._rows(statement):
+                rows.append((f"session/{expires:014x}/{sid}", [generation, rotated, bool(ended)]))
+            rows.append(("pruned/latest", self._rows("SELECT latest FROM pruned")[0][0]))
+        yield from (row for row in rows if row[0].partition("/")[0] in kinds)
+
+    def keep(self, key: str, value: Any) -> Any:
+        """Write one such row unless it is there."""
+        kind, _, name = key.partition("/")
+        if kind == "user" and None not in value:
+            self.add_user(name, *value)
+        elif kind == "session":
+            expires, _, sid = name.partition("/")
+            self._changed("INSERT OR IGNORE INTO session VALUES (?, ?, ?, ?, ?)", sid, *value, int(expires, 16))
+        elif kind == "pruned":
+            self._changed("UPDATE pruned SET latest = max(latest, ?)", value)
+
+
+# ---- Shared store ----------------------------------------------------------------------------------------
+# A Store for several machines, in an etcd cluster: JSON over HTTP, as etcd's gateway speaks it.
+# A verb is a transaction. It reads keys, decides, and says what to write; etcd writes that only if nothing that was
+# read has changed, and otherwise the verb runs again. So a request may be sent twice, or arrive late: the second finds
+# another revision, and does nothing. Nothing is cached: what one machine has acknowledged, all others know.
+#
+#     user/NAME              [password, epoch]; GONE once removed: a late request must find that the key has changed
+#     session/EXPIRES/SID    [generation, rotated, ended]; those that have expired stand first
+#     failure/DIGEST         [attempts, next, expires]
+#     pruned/latest          the largest EXPIRES that was ever deleted
+
+ETCD_SCHEMA = 1
+GONE = [None, None]
+NODE_SECONDS = 1.5  # for one node to answer, before the next one is asked
+STORE_SECONDS = 5.0  # for all of them: an election takes one or two
+SILENT_SECONDS = 1.0  # after that was in vain, without asking: waiting threads would wait for each other
+PAUSE_SECONDS = 0.05  # before the next node is asked
+MAX_OPERATIONS = 96  # in one request; of etcd's 128 (--max-txn-ops) those of each verb come off
+ROWS_AT_ONCE = 1_000  # in one answer
+PRUNE_SECONDS = 60.0  # between two looks for what has expired
+
+
+@lru_cache(4_096)
+def base64(text: str) -> str:
+    """Return `text` as etcd's JSON spells it."""
+    return b64encode(text.encode("utf-8")).decode("ascii")
+
+
+class EtcdRefused(StoreFailed):
+    """A node says no, and so would the others."""
+
+
+class Work(NamedTuple):
+    """A transaction: what it has read (with the revision that has written it, "0" for none) and what it writes."""
+    seen: dict[str, tuple[str, Any]]
+    writes: dict[str, Any]
+
+
+class _InThread(threading.local):
+    """What each thread has to itself: a connection, its Work, how its batch failed, whether it must not wait."""
+
+    connection: http.client.HTTPConnection | None = None
+    work: Any = None
+    failure: StoreFailed | None = None
+    reading = False
+
+
+def transaction(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a method a transaction, or part of the one that its thread is in."""
+    @wraps(verb)
+    def run(self: Any, *arguments: Any) -> Any:
+        return verb(self, *arguments) if self._local.work else self.batch([partial(verb, self, *arguments)])[0]
+
+    return run
+
+
+class EtcdStore:
+    """A Store in an etcd cluster, without a demo user: several machines are not private. `login`: name, password."""
+
+    inline_reads = False
+
+    def __init__(
+        self, path: str, nodes: list[tuple[str, int]], prefix: str, tls: ssl.SSLContext | None = None,
+        login: Mapping[str, str] = {}, clock: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
+        """Raises StoreFailed if the cluster does not answer; EtcdRefused if it refuses, or is of another version."""
+        self.path, self._nodes, self._tls, self._login, self._clock = path, nodes, tls, login, clock
+        # The node to ask, and etcd's token; from when to when no node answered; until when none is asked, and why.
+        self._node, self._token, self._outage, self._silence = 0, "", (0.0, 0.0), (0.0, "")
+        self._prefix, self._local, self._prune_at = f"{prefix}/", _InThread(), time.monotonic() + PRUNE_SECONDS
+        if (schema := self.keep("schema/version", ETCD_SCHEMA)) != ETCD_SCHEMA:
+            raise EtcdRefused(f"another version of minijwt has written it (schema {schema}): use that one")
+
+    def close(self) -> None:
+        connection, self._local.connection = self._local.connection, None
+        if connection is not None:
+            connection.close()
+
+    @contextmanager
+    def reading(self, several: bool) -> Iterator[None]:
+        self._local.reading = True
+        try:
+            yield
+        finally:
+            self._local.reading = False
+
+    def _ask(self, node: int, path: str, body: str) -> dict[str, Any]:
+        """Return the answer of one node; raise OSError if another node may give a better one."""
+        if self._login and not self._token and path != "/v3/auth/authenticate":
+            self._token = self._ask(node, "/v3/auth/authenticate", json.dumps(self._login)).get("token", "")
+        connection = self._local.connection
+        if connection is None or (connection.host, connection.port) != self._nodes[node]:
+            self.close()
+            kind = partial(http.client.HTTPSConnection, context=self._tls) if self._tls else http.client.HTTPConnection
+            connection = self._local.connection = kind(*self._nodes[node], timeout=NODE_SECONDS)
+        fields, answer = {"Authorization": self._token} if self._token else {}, {}
+        connection.request("POST", path, body.encode("ascii"), fields)
+        with connection.getresponse() as response:
+            data = response.read()
+        with suppress(ValueError, TypeError):
+            answer = dict(json.loads(data))
+        if "header" in answer and response.status == 200:
+            return answer
+        reason = str(answer.get("message") or answer.get("error") or data[:120].decode("ascii", "replace").strip())
+        if fields and response.status in (400, 401):
+            # It has expired, or rights have changed.
+            self._token = ""
+        elif 400 <= response.status < 500:
+            hint = "; etcd 3.4 or newer is needed" if response.status == 404 else ""
+            raise EtcdRefused("{}:{}: {}".format(*self._nodes[node], reason + hint))
+        raise ConnectionError(f"it answers {response.status}: {reason}")
+
+    def _call(self, path: str, body: str, deadline: float) -> dict[str, Any]:
+        """Return a node's answer, by `deadline`, to `body`: which may have been asked, and done, more than once."""
+        if self._local.reading:
+            raise Redo
+        began, (since, until), (silent_until, reason) = self._clock(), self._outage, self._silence
+        if time.monotonic() < silent_until:
+            raise StoreFailed(reason)
+        reason = ""
+        while time.monotonic() < deadline - NODE_SECONDS:
+            node = self._node
+            try:
+                answer = self._ask(node, path, body)
+                if until == math.inf:
+                    self._outage = since, self._clock()
+                return answer
+            except (OSError, http.client.HTTPException) as error:
+                self.close()
+                reason = "{}:{}: {}".format(*self._nodes[node], str(error) or type(error).__name__)
+            self._node = (node + 1) % len(self._nodes)
+            time.sleep(PAUSE_SECONDS)
+        if reason:
+            self._silence = time.monotonic() + SILENT_SECONDS, reason
+            self._outage = since if began <= until + GRACE_SECONDS else began, math.inf
+        raise StoreFailed(reason or "there was no time left")
+
+    # -- transactions
+
+    def _get(self, *keys: str) -> list[Any]:
+        """Return what `keys` hold; raise Redo, with them, if they have to be read first."""
+        if self._local.failure:
+            raise self._local.failure.with_traceback(None)
+        work = self._local.work
+        if any(key not in work.seen for key in keys):
+            raise Redo(*keys)
+        return [work.writes.get(key, work.seen[key][1]) for key in keys]
+
+    def _put(self, key: str, value: Any) -> bool:
+        """Have `key`, which was read, hold `value`; None deletes it. Returns True, for the verbs that do."""
+        self._local.work.writes[key] = value
+        return True
+
+    def batch(self, works: list[Callable[[], Any]]) -> list[Any]:
+        """Do each of `works` in a transaction of its own, again until nothing it has read has changed.
+
+        All that have to read share a request, and so do all that write. If etcd fails, works run once more with verbs
+        that raise StoreFailed, so that each may answer in its own way; any of them may have been done.
+        """
+        deadline, wrote, self._local.failure = time.monotonic() + STORE_SECONDS, False, None
+        results: list[Any] = [None] * len(works)
+        left = {number: Work({}, {}) for number in range(len(works))}
+        while left:
+            readers: list[tuple[Work, tuple[str, ...]]] = []
+            writers: dict[int, Work] = {}
+            written: set[str] = set()
+            for number, work in list(left.items()):
+                self._local.work = work
+                try:
+                    results[number] = works[number]()
+                except Redo as redo:
+                    work.writes.clear()
+                    readers.append((work, redo.args))
+                    continue
+                finally:
+                    self._local.work = None
+                left[number] = Work({}, {})
+                # What an earlier one writes has to be read anew.
+                if written.isdisjoint(work.seen):
+                    if work.writes:
+                        writers[number] = work
+                    else:
+                        del left[number]
+                written |= work.writes.keys()
+            try:
+                self._read(readers, deadline)
+                for number in self._write(writers, deadline):
+                    del left[number]
+                    wrote = True
+            except StoreFailed as error:
+                self._local.failure = error
+        if wrote and time.monotonic() >= self._prune_at:
+            self._prune()
+        return results
+
+    def _read(self, readers: list[tuple[Work, tuple[str, ...]]], deadline: float) -> None:
+        """Let each work see the keys it wants, all of one moment."""
+        while readers:
+            found: dict[str, tuple[str, Any]] = {}
+            some = []
+            while readers and len(found) + len(readers[-1][1]) <= MAX_OPERATIONS:
+                some.append(readers.pop())
+                found.update(dict.fromkeys(some[-1][1], ("0", None)))
+            reads = [f'{{"requestRange":{{"key":"{base64(self._prefix + key)}"}}}}' for key in found]
+            for answer in self._transact(reads, deadline):
+                found.update(self._found(answer["response_range"]))
+            for work, keys in some:
+                work.seen.update((key, found[key]) for key in keys)
+
+    def _write(self, works: dict[int, Work], deadline: float) -> Iterator[int]:
+        """Write what `works` say; yield the numbers of those for which nothing had changed."""
+        for start in range(0, len(works), MAX_OPERATIONS):
+            some = list(works)[start : start + MAX_OPERATIONS]
+            # etcd 3.4 checks its quota, and a user's rights, only for what is not nested: so one operation is not.
+            beat = f'{{"requestPut":{{"key":"{base64(self._prefix + "beat")}"}}}}'
+            _, *answers = self._transact([beat, *(self._operation(works[each]) for each in some)], deadline)
+            yield from (number for number, each in zip(some, answers) if each["response_txn"].get("succeeded"))
+
+    def _operation(self, work: Work) -> str:
+        """Return `work` as etcd takes it: nothing is written if anything that was read has changed."""
+        same = [f'{{"key":"{base64(self._prefix + key)}","target":"MOD","modRevision":"{revision}"}}'
+                for key, (revision, _) in work.seen.items()]  # fmt: skip
+        writes = [f'{{"requestPut":{{"key":"{base64(self._prefix + key)}","value":"{base64(json.dumps(value))}"}}}}'
+                  if value is not None else f'{{"requestDeleteRange":{{"key":"{base64(self._prefix + key)}"}}}}'
+                  for key, value in work.writes.items()]  # fmt: skip
+        return f'{{"requestTxn":{{"compare":[{",".join(same)}],"success":[{",".join(writes)}]}}}}'
+
+    def _transact(self, operations: Iterable[str], deadline: float) -> list[Any]:
+        """Return the answers to `operations`, all of one moment. In JSON that is put together, base64 is as it is."""
+        return list(self._call("/v3/kv/txn", f'{{"success":[{",".join(operations)}]}}', deadline)["responses"])
+
+    def _found(self, answer: dict[str, Any]) -> dict[str, tuple[str, Any]]:
+        """Return the rows of an answer: by key, the revision that has written it, and what it holds."""
+        rows = {}
+        for each in answer.get("kvs", []):
+            key = b64decode(each["key"]).decode("utf-8")[len(self._prefix) :]
+            rows[key] = each["mod_revision"], json.loads(b64decode(each["value"]))
+        return rows
+
+    def _range(self, start: str, end: str, **options: Any) -> tuple[dict[str, tuple[str, Any]], int]:
+        """Return the first rows from `start` to `end`, and how many there are in all."""
+        keys = {"key": base64(self._prefix + start), "rangeEnd": base64(self._prefix + end)}
+        body = json.dumps({**keys, "limit": ROWS_AT_ONCE, **options})
+        answer = self._call("/v3/kv/range", body, time.monotonic() + STORE_SECONDS)
+        return self._found(answer), int(answer.get("count", 0))
+
+    def dump(self, *kinds: str) -> Iterator[tuple[str, Any]]:
+        """Yield rows, in the order of their keys: what they are called, and what they hold."""
+        for kind in kinds:
+            # "0" is the character after "/".
+            start, end = f"{kind}/", f"{kind}0"
+            while rows := self._range(start, end)[0]:
+                yield from ((key, value) for key, (_, value) in rows.items())
+                start = max(rows) + "\0"
+
+    @transaction
+    def keep(self, key: str, value: Any) -> Any:
+        """Write `value` unless `key` holds something already; return what it holds then."""
+        (found,) = self._get(key)
+        if found is None or (key == "pruned/latest" and value > found):
+            self._put(key, found := value)
+        return found
+
+    def _prune(self) -> None:
+        """Forget some sessions that have expired, and remember that this was done; forget some old attempts."""
+        self._prune_at, now = time.monotonic() + PRUNE_SECONDS, self._clock()
+        with suppress(StoreFailed):
+            old, _ = self._range("session/", f"session/{int(now) + 1:014x}", limit=PRUNE_ROWS)
+            self.keep("pruned/latest", max((int(key.split("/")[1], 16) for key in old), default=0))
+            attempts, count = self._range("failure/", "failure0", sortTarget="MOD")
+            for number, (key, row) in enumerate(attempts.items()):
+                if number < count - MAX_FAILURE_ROWS or row[1][2] <= now:
+                    old[key] = row
+            works = {number: Work({key: row}, {key: None}) for number, (key, row) in enumerate(old.items())}
+            more = len(list(self._write(works, time.monotonic() + STORE_SECONDS))) >= PRUNE_ROWS
+            self._prune_at -= PRUNE_SECONDS if more else 0
+
+    # -- users
+
+    def names(self) -> list[str]:
+        return [key.partition("/")[2] for key, value in self.dump("user") if value != GONE]
+
+    @transaction
+    def add_user(self, name: str, password: str, epoch: str) -> bool:
+        user = self._get(f"user/{name}")[0] or GONE
+        # The same, to its random epoch, was written at the first try.
+        return user == [password, epoch] or (user == GONE and self._put(f"user/{name}", [password, epoch]))
+
+    @transaction
+    def change_password(self, name: str, password: str, epoch: str, old: str | None = None) -> bool:
+        user, new = self._get(f"user/{name}")[0] or GONE, [password, epoch]
+        allowed = user != GONE and old in (None, user[0])
+        return user == new or (allowed and self._put(f"user/{name}", new))
+
+    @transaction
+    def rehash(self, name: str, old: str, password: str) -> None:
+        stored, epoch = self._get(f"user/{name}")[0] or GONE
+        if stored == old:
+            self._put(f"user/{name}", [password, epoch])
+
+    @transaction
+    def new_epoch(self, name: str, epoch: str) -> bool:
+        password, _ = self._get(f"user/{name}")[0] or GONE
+        return password is not None and self._put(f"user/{name}", [password, epoch])
+
+    @transaction
+    def remove_user(self, name: str) -> bool:
+        return (self._get(f"user/{name}")[0] or GONE) != GONE and self._put(f"user/{name}", GONE)
+
+    # -- sessions and attempts
+
+    @transaction
+    def standing(self, name: str, sid: str, expires: int) -> Standing:
+        user, row, pruned = self._get(f"user/{name}", f"session/{expires:014x}/{sid}", "pruned/latest")
+        generation, rotated, ended = row or (None, 0.0, False)
+        if generation:
+            # Seconds in which no node answered do not count for the grace of a rotation.
+            since, until = self._outage
+            rotated += max(0.0, min(until, self._clock()) - max(since, rotated))
+        password, epoch = user or GONE
+        return Standing(password, epoch, True, pruned or 0, generation, rotated, ended)
+
+    @transaction
+    def begin(self, sid: str, expires: int) -> None:
+        self.keep(f"session/{expires:014x}/{sid}", [0, 0.0, False])
+
+    @transaction
+    def advance(self, sid: str, generation: int, expires: int, now: float) -> bool:
+        key = f"session/{expires:014x}/{sid}"
+        newest, _, ended = self._get(key)[0] or (0, 0.0, False)
+        return newest == generation and not ended and self._put(key, [generation + 1, now, False])
+
+    @transaction
+    def end(self, sid: str, expires: int) -> None:
+        key = f"session/{expires:014x}/{sid}"
+        generation, rotated, _ = self._get(key)[0] or (0, 0.0, False)
+        self._put(key, [generation, rotated, True])
+
+    @transaction
+    def count_login_attempt(self, key: bytes, now: float, limit: int) -> float:
+        (row,) = self._get(f"failure/{key.hex()}")
+        wait, attempts = next_attempt(Attempts(*row) if row else None, now, limit)
+        if attempts:
+            self._put(f"failure/{key.hex()}", attempts)
+        return wait
+
+    @transaction
+    def forgive(self, key: bytes) -> None:
+        self._get(f"failure/{key.hex()}")
+        self._put(f"failure/{key.hex()}", None)
+
 
 # ---- Reading settings ------------------------------------------------------------------------------------
 # From the environment and a .env file to Settings; what is wrong is one sentence that names the variable, its value
@@ -2796,6 +3177,27 @@ def read_origins(text: str) -> tuple[str, ...]:
     return origins
 
 
+def etcd_nodes(url: str) -> tuple[list[tuple[str, int]], str]:
+    """Return the addresses, ports and prefix in etcd://ADDRESS:PORT,…/PREFIX; raise ValueError if it is not that."""
+    match = re.fullmatch(r"etcd://([^/]*)(?:/([A-Za-z0-9._-]+))?", url)
+    if not match:
+        raise ValueError("it must be etcd://ADDRESS:PORT,ADDRESS:PORT/PREFIX; the prefix has letters, digits and ._-")
+    nodes = []
+    for each in match[1].split(","):
+        host, _, port = each.rpartition(":")
+        address = parse_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
+        if address is None or not re.fullmatch("[1-9][0-9]{0,4}", port) or int(port) > 65_535:
+            raise ValueError(f"{each!r} is not a literal address and a port, such as 10.0.0.1:2379 or [fd00::1]:2379")
+        nodes.append((str(address), int(port)))
+    return nodes, match[2] or "minijwt"
+
+
+def read_database(text: str) -> str:
+    if text.startswith("etcd:"):
+        etcd_nodes(text)
+    return str(read_path(text))
+
+
 # Environment variable → the field of Settings, how its text is read.
 VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "HOST": ("host", read_host),
@@ -2810,7 +3212,11 @@ VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "COOKIE_NAME": ("cookie_name", matching(_COOKIE_NAME, "it must consist of letters, digits and !#$%&'*+-.^_`|~")),
     "COOKIE_SAMESITE": ("cookie_samesite", matching("None|Lax|Strict", "it must be None, Lax or Strict")),
     "COOKIE_SECURE": ("cookie_secure", read_on_off),
-    "DATABASE": ("database", read_path),
+    "DATABASE": ("database", read_database),
+    "DATABASE_CA": ("database_ca", read_path),
+    "DATABASE_CERT": ("database_cert", read_path),
+    "DATABASE_KEY": ("database_key", read_path),
+    "DATABASE_LOGIN": ("database_login", read_path),
     "ROTATE_REFRESH": ("rotate_refresh", read_on_off),
     "ALLOWED_ORIGINS": ("allowed_origins", read_origins),
     "TLS_CERT": ("tls_cert", read_path),
@@ -2870,8 +3276,30 @@ def read_dotenv(path: str) -> dict[str, str]:
         raise SettingsError(f"{path}: {error}") from None
 
 
+def check_database(settings: Settings) -> None:
+    """Raise SettingsError if DATABASE and DATABASE_… do not belong together."""
+    pem = {"DATABASE_CERT": settings.database_cert, "DATABASE_KEY": settings.database_key}
+    files = {"DATABASE_CA": settings.database_ca, **pem, "DATABASE_LOGIN": settings.database_login}
+    given = [name for name, path in files.items() if path]
+    if not settings.database.startswith("etcd://"):
+        if given:
+            raise SettingsError(f"{given[0]} is for etcd, and DATABASE does not begin with etcd://")
+        return
+    if settings.random_secrets:
+        raise SettingsError("DATABASE=etcd://… needs both secrets, the same ones on every machine")
+    if len([path for path in pem.values() if path]) == 1:
+        raise SettingsError("DATABASE_CERT and DATABASE_KEY belong together: set both, or none")
+    if not settings.database_ca:
+        if settings.database_cert:
+            raise SettingsError("DATABASE_CERT is set without DATABASE_CA: it is for TLS")
+        if not all(ipaddress.ip_address(host).is_loopback for host, _ in etcd_nodes(settings.database)[0]):
+            raise SettingsError("DATABASE names another machine, which needs DATABASE_CA: without TLS, sessions and"
+                                " passwords' hashes could be read and changed on the way")  # fmt: skip
+
+
 def check_together(settings: Settings) -> None:
     """Raise SettingsError for settings that are fine alone and wrong together."""
+    check_database(settings)
     if {*map(minijwt.hmac_key, settings.access_secrets)} & {*map(minijwt.hmac_key, settings.refresh_secrets)}:
         raise SettingsError(
             "REFRESH_TOKEN_SECRET and ACCESS_TOKEN_SECRET, current and old, must all differ:"
@@ -2929,7 +3357,8 @@ def exposed_files(settings: Settings, dotenv: str = ".env") -> Iterator[str]:
     if not hasattr(os, "geteuid"):
         return
     groups = {0, os.getegid(), *os.getgroups()}
-    for path in filter(None, (dotenv, settings.database, settings.tls_key)):
+    secret = (settings.tls_key, settings.database_key, settings.database_login)
+    for path in filter(None, (dotenv, settings.database, *secret)):
         with suppress(OSError):
             status = os.stat(path)
             of_group = stat.S_IRWXG if status.st_gid not in groups else 0
@@ -3074,9 +3503,48 @@ def notify_systemd(state: str) -> None:
             client.send(state.encode())
 
 
-def open_store(settings: Settings, create: bool = True) -> Store:
+def open_etcd(settings: Settings) -> EtcdStore:
+    """Return the store in the etcd cluster that DATABASE names, with TLS and a login where these are set."""
+    (nodes, prefix), tls, login = etcd_nodes(settings.database), None, {}
+    if settings.database_login:
+        try:
+            with open(settings.database_login, encoding="utf-8") as file:
+                name, _, password = file.read().rstrip("\r\n").partition(":")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", "it is not UTF-8")
+            raise SettingsError(f"DATABASE_LOGIN {settings.database_login} cannot be read: {reason}") from None
+        login = {"name": name, "password": password}
+        if not all(login.values()) or "\n" in password:
+            raise SettingsError(f"DATABASE_LOGIN {settings.database_login} must hold one line, user:password")
+    if settings.database_ca:
+        files = f"DATABASE_CA {settings.database_ca}"
+        try:
+            tls = ssl.create_default_context(cafile=settings.database_ca)
+            tls.minimum_version = ssl.TLSVersion.TLSv1_2
+            if settings.database_cert:
+                files = f"DATABASE_CERT {settings.database_cert} with DATABASE_KEY {settings.database_key}"
+                # An empty password: a key that has one must not have the terminal asked for it.
+                tls.load_cert_chain(settings.database_cert, settings.database_key, password="")
+        except (OSError, ValueError) as error:
+            wrong = isinstance(error, ssl.SSLError)
+            reason = "not PEM, or not a pair" if wrong else getattr(error, "strerror", error)
+            raise SettingsError(f"{files} cannot be used: {reason}") from None
+    try:
+        return EtcdStore(settings.database, nodes, prefix, tls, login)
+    except StoreFailed as error:
+        passing = not isinstance(error, EtcdRefused)
+        raise SettingsError(f"DATABASE {settings.database} cannot be used: {error}", passing) from None
+
+
+def open_database(settings: Settings, create: bool = True) -> SQLiteStore | EtcdStore:
+    """Return the store that lasts."""
+    etcd = settings.database.startswith("etcd://")
+    return open_etcd(settings) if etcd else SQLiteStore(settings.database, create=create)
+
+
+def open_store(settings: Settings) -> Store:
     """Return the store that DATABASE names."""
-    return SQLiteStore(settings.database, create=create) if settings.database else MemoryStore()
+    return open_database(settings) if settings.database else MemoryStore()
 
 
 # ---- Command line ----------------------------------------------------------------------------------------
@@ -3136,7 +3604,7 @@ def serve_command(arguments: argparse.Namespace) -> int:
     store = open_store(settings)
     for name in settings.unknown:
         warn(f".env sets {name}, which is no setting of this server")
-    for risk in check_exposure(settings, bool(store.names())):
+    for risk in check_exposure(settings, bool(store.standing("", "", 0).any_user)):
         warn(risk)
     sockets = listen(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -3174,8 +3642,33 @@ def ask_password() -> str:
     return password
 
 
+# The types of what a row of `user export` holds, by the first part of its key.
+ROW_TYPES = {"user": [str, str], "session": [int, float, bool], "pruned": [int]}
+
+
+def read_row(line: str) -> tuple[str, Any]:
+    """Return a row of `user export`; raise ValueError if `line` is none."""
+    key, value = json.loads(line)
+    if [*map(type, value if isinstance(value, list) else [value])] != ROW_TYPES.get(str(key).partition("/")[0]):
+        raise ValueError
+    return key, value
+
+
+def import_rows(store: SQLiteStore | EtcdStore, lines: Iterable[str]) -> int:
+    """Write the rows of `user export`, except what is there already; return how many were read."""
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(read_row(line))
+        except (ValueError, TypeError):
+            raise ValueError(f"line {number} is not what `user export` prints; nothing was imported") from None
+    for start in range(0, len(rows), WRITES_AT_ONCE):
+        store.batch([partial(store.keep, *row) for row in rows[start : start + WRITES_AT_ONCE]])
+    return len(rows)
+
+
 def user_command(arguments: argparse.Namespace) -> int:
-    """user add|passwd|remove|list|logout: a running server sees it at once."""
+    """user add|passwd|remove|list|logout|export|import: a running server sees it at once."""
     settings = read_settings(os.environ)
     if not settings.database:
         raise SettingsError(f"no secrets and no DATABASE are set, so users would not last: `{PROGRAM} init` first")
@@ -3183,12 +3676,22 @@ def user_command(arguments: argparse.Namespace) -> int:
     action, name = arguments.action, getattr(arguments, "name", "")
     with suppress(UnicodeEncodeError):
         name = os.fsencode(name).decode("utf-8", "surrogateescape")
-    store = SQLiteStore(settings.database, create=action == "add")
+    store = open_database(settings, create=action in ("add", "import"))
     accounts = Accounts(settings, store)
     if action == "list":
         print("".join(each + "\n" for each in store.names()), end="")
         return 0
-    if (checked_name(name) in store.names()) == (action == "add"):
+    if action == "export":
+        # Ended sessions first: a part of it must not bring them back to life.
+        for row in store.dump("pruned", "session", "user"):
+            if row[1] != GONE:
+                print(json.dumps(row))
+        return 0
+    if action == "import":
+        number = import_rows(store, sys.stdin)
+        say(sys.stderr, f"{PROGRAM}: {number} rows were read; what was in {store.path} already is as it was")
+        return 0
+    if (store.standing(checked_name(name), "", 0).password is not None) == (action == "add"):
         hint = "already: `user passwd` changes the password" if action == "add" else f"in {store.path}"
         raise ValueError(f"there is {'a' if action == 'add' else 'no'} user {name} {hint}")
     if action == "add":
@@ -3197,7 +3700,7 @@ def user_command(arguments: argparse.Namespace) -> int:
         accounts.change_password(name, ask_password())
     elif action == "remove":
         accounts.remove_user(name)
-        if settings.private and not store.names():
+        if settings.private and not store.standing("", "", 0).any_user:
             warn(f"that was the last user: {DEMO_USERNAME} is let in again")
     else:
         accounts.end_sessions(name)
@@ -3340,7 +3843,7 @@ def argument_parser() -> argparse.ArgumentParser:
     text = "show that all a login needs works here, as the RFCs have it"
     commands.add_parser("selftest", help=text).set_defaults(run=selftest_command)
     commands.add_parser("token", help="encode, decode, explain, keygen: what minijwt.py does")
-    user = commands.add_parser("user", help="add, passwd, remove, list, logout")
+    user = commands.add_parser("user", help="add, passwd, remove, list, logout, export, import")
     user.set_defaults(run=user_command)
     actions = user.add_subparsers(dest="action", metavar="ACTION", required=True)
     for action, text in (
@@ -3351,6 +3854,8 @@ def argument_parser() -> argparse.ArgumentParser:
     ):
         actions.add_parser(action, help=text).add_argument("name")
     actions.add_parser("list", help="print all names")
+    actions.add_parser("export", help="print all users and sessions, for the `user import` of another DATABASE")
+    actions.add_parser("import", help="add what `user export` has printed, from standard input")
     return parser
 
 

@@ -222,8 +222,9 @@ def test_two_tabs_share_a_session_also_while_tokens_rotate(browser, visit):
 
 
 def test_a_browser_that_refuses_the_cookie_is_told_why_and_what_to_set(browser, visit):
-    with visit(host="page.test") as page:  # plain HTTP, and not localhost
-        page.sign_in()
+    with visit(host="page.test") as page:  # plain HTTP, and not localhost, where the demo user is not let in
+        page.app.accounts.add_user("admin", "admin of page.test")
+        page.sign_in("admin of page.test")
         page.verdict("Good")
         wait_until(lambda: "TLS_CERT" in page.read("notice"))
         assert "COOKIE_SECURE=off" in page.read("notice") and page.read("who") == "Signed in as admin"

@@ -30,8 +30,8 @@ def told(store, name="ann", sid="s", expires=FAR):
     return said._replace(any_user=bool(said.any_user), rotated=said.rotated or 0.0, ended=bool(said.ended))
 
 
-def session(store, sid="s"):
-    said = told(store, sid=sid)
+def session(store, sid="s", expires=FAR):
+    said = told(store, sid=sid, expires=expires)
     return said.generation, said.rotated, said.ended
 
 
@@ -174,18 +174,18 @@ def test_a_session_without_a_row_can_end(store):
 # -- what has expired is forgotten, and that this was done is not
 
 
-def ended(store, names):
-    return [name for name in names if session(store, name)[2]]
+def ended(store, ends):
+    return [name for name in ends if session(store, name, ends[name])[2]]
 
 
 def test_only_what_has_expired_is_forgotten_and_in_small_steps(store, clock, monkeypatch):
     monkeypatch.setattr(server, "PRUNE_ROWS", 10)
-    names = [f"{number}" for number in range(25)]
-    store.batch([lambda name=name: store.end(name, NOW + 10) for name in names])
+    ends = {f"{number}": NOW + 10 for number in range(25)}
+    store.batch([lambda name=name: store.end(name, ends[name]) for name in ends])
     for seconds, left in ((9, 25), (10, 15), (10, 5), (10, 0), (10, 0)):
         clock.now = NOW + seconds
         done(store, "end", "living", FAR)
-        assert len(ended(store, names)) == left
+        assert len(ended(store, ends)) == left
         assert told(store).pruned == (NOW + 10 if left < 25 else 0)
     assert session(store, "living")[2]
 
@@ -204,12 +204,12 @@ def test_the_end_that_was_forgotten_is_remembered_when_the_clock_goes_back(store
     done(store, "end", "s", NOW + WEEK)
     clock.now += 2 * WEEK
     done(store, "end", "other", NOW + 3 * WEEK)
-    assert (session(store)[0], told(store).pruned) == (None, NOW + WEEK)
+    assert (session(store, "s", NOW + WEEK)[0], told(store).pruned) == (None, NOW + WEEK)
     clock.now = NOW
     done(store, "end", "again", NOW + DAY)
     clock.now = NOW + DAY
     done(store, "end", "another", NOW + WEEK)
-    assert (session(store, "again")[0], told(store).pruned) == (None, NOW + WEEK), "it never shrinks"
+    assert (session(store, "again", NOW + DAY)[0], told(store).pruned) == (None, NOW + WEEK), "it never shrinks"
 
 
 def test_a_session_that_was_begun_in_spite_of_a_later_pruned_one_is_known(store, clock):
@@ -218,14 +218,14 @@ def test_a_session_that_was_begun_in_spite_of_a_later_pruned_one_is_known(store,
     done(store, "end", "other", NOW + 2 * WEEK)
     clock.now = NOW - DAY
     done(store, "begin", "s", NOW - 1)
-    assert session(store)[0] == 0 and told(store).pruned >= NOW
+    assert session(store, "s", NOW - 1)[0] == 0 and told(store).pruned >= NOW
 
 
 def test_to_ask_forgets_nothing(store, clock):
     done(store, "end", "s", NOW + 10)
     clock.now += WEEK
     for _ in range(3):
-        assert session(store)[2] and told(store).pruned == 0
+        assert session(store, "s", NOW + 10)[2] and told(store).pruned == 0
 
 
 # -- attempts to log in
@@ -391,8 +391,8 @@ def test_batches_of_one_thread_and_verbs_of_others_leave_each_other_whole(store)
     def one(number):
         if number % 2:
             return [store.advance(f"{number} {turn}", 0, FAR, NOW) for turn in range(5)]
-        works = [lambda: store.advance(f"batch {next(numbers)}", 0, FAR, NOW)] * 5
-        return store.batch(works)
+        names = [f"batch {next(numbers)}" for _ in range(5)]
+        return store.batch([lambda name=name: store.advance(name, 0, FAR, NOW) for name in names])
 
     assert in_racing_threads(store, 10, one) == [[True] * 5] * 10
     assert session(store, "batch 24") == (1, NOW, False)

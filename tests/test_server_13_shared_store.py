@@ -1,0 +1,466 @@
+"""Shared store: the contract of all stores, over an etcd in a thread and a real one; and what etcd's faults become."""
+
+import contextlib
+import inspect
+import itertools
+import os
+import sqlite3
+import time
+
+import etcdkit
+import pytest
+import server
+from fake_etcd import FakeEtcd
+from serverkit import NOW, RAW_LOGIN, Clock, Process, Running, answers, build, raw, request, stores
+from sessionkit import PASSWORD, SECRETS, command, enter, follow, leave, raw_login, raw_logout, raw_refresh, sign, use, works
+from test_server_03_store import *  # noqa: F403: all its tests run once more here, but for those that are written anew
+from test_server_03_store import FAR, VERBS, count, done, session, told
+
+prefixes = itertools.count()
+WHY_NO_ETCD = etcdkit.why_not() if os.environ.get("REAL_ETCD") else "`make prove` runs this on a real etcd"
+
+
+@pytest.fixture(scope="session")
+def fake():
+    with FakeEtcd() as etcd:
+        yield etcd
+
+
+@pytest.fixture(scope="session")
+def real():
+    if why := WHY_NO_ETCD:
+        pytest.skip(why)
+    with etcdkit.Cluster(1) as cluster:
+        yield cluster.ports[0]
+
+
+def open_store(ports, clock, prefix="minijwt", login=None, tls=None):
+    nodes = [("127.0.0.1", port) for port in ports]
+    return server.EtcdStore("etcd://", nodes, prefix, tls, login or {}, clock)
+
+
+@pytest.fixture(params=["fake", "real"])
+def store(request, monkeypatch, clock):
+    """An empty one, whose every write looks for what has expired."""
+    monkeypatch.setattr(server, "PRUNE_SECONDS", 0)
+    etcd = request.getfixturevalue(request.param)
+    port = etcd.port if request.param == "fake" else etcd
+    store = open_store([port], clock, f"test-{next(prefixes)}")
+    yield store
+    store.close()
+
+
+# -- the contract, where a shared store differs
+
+
+def test_both_stores_have_every_verb_with_the_parameters_of_the_protocol():
+    for name in VERBS:
+        wanted, found = (inspect.signature(getattr(each, name)) for each in (server.Store, server.EtcdStore))
+        assert str(found.parameters) == str(wanted.parameters), name
+    assert server.EtcdStore.inline_reads is False
+
+
+def test_of_an_empty_store_nothing_is_known(store):
+    assert store.names() == []
+    assert told(store) == (None, None, True, 0, None, 0.0, False), "there is no demo user"
+
+
+def test_a_user_is_added_once_and_the_first_one_stays(store):
+    assert store.add_user("ann", "p", "e") is True
+    assert store.add_user("ann", "other", "other") is False
+    assert store.add_user("ann", "p", "e") is True, "the same request, asked again"
+    assert told(store)[:2] == ("p", "e") and told(store, "bob")[:2] == (None, None)
+
+
+def test_a_removed_user_is_gone_and_can_be_added_again(store):
+    assert store.remove_user("ann") is False
+    store.add_user("ann", "p", "e")
+    assert store.remove_user("ann") is True
+    assert told(store)[:2] == (None, None) and store.names() == []
+    assert store.remove_user("ann") is False
+    assert store.change_password("ann", "q", "f") is store.new_epoch("ann", "f") is False
+    assert store.add_user("ann", "q", "f") is True and store.names() == ["ann"]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_who_only_reads_can_do_so_and_a_verb_that_may_not_write_there_asks_for_another_thread(store, several):
+    with store.reading(several):
+        for verb in (store.names, lambda: told(store), lambda: store.advance("s", 0, FAR, NOW)):
+            with pytest.raises(server.Redo):
+                verb()
+    assert store.advance("s", 0, FAR, NOW) is True, "and afterwards all is as before"
+
+
+def test_a_batch_returns_all_results_in_order_and_each_work_sees_those_before_it(store):
+    works = [
+        lambda: store.add_user("ann", "p", "e"),
+        lambda: store.add_user("ann", "p2", "e2"),
+        lambda: told(store)[0],
+        lambda: store.advance("s", 0, FAR, NOW),
+        lambda: store.advance("s", 0, FAR, NOW),
+        lambda: store.standing("ann", "s", FAR).generation,
+        lambda: count(store),
+        lambda: store.end("s", FAR),
+    ]
+    assert store.batch(works) == [True, False, "p", True, False, 1, 0, None]
+    assert session(store) == (1, NOW, True)
+    assert store.batch([]) == []
+
+
+def test_a_late_request_that_added_a_user_does_not_bring_a_removed_one_back():
+    """A paused node does what it was asked when it goes on: another one has done it long since."""
+    with FakeEtcd() as etcd:
+        store, held = open_store([etcd.port], Clock()), []
+        etcd.after = lambda path, body: held.append(body) if "requestTxn" in str(body) else None
+        store.add_user("ann", "p", "e")
+        store.advance("s", 0, FAR, NOW)
+        etcd.after = lambda path, body: None
+        store.remove_user("ann")
+        store.end("s", FAR)
+        for body in held:
+            etcd.rows.txn(body)
+        assert told(store)[:2] == (None, None) and session(store) == (1, NOW, True)
+        store.close()
+
+
+# -- faults
+
+
+@pytest.fixture
+def pair():
+    """A cluster of two nodes, of which the first is asked first."""
+    with FakeEtcd() as first, FakeEtcd(first) as second:
+        yield first, second
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    for name, seconds in (("NODE_SECONDS", 0.15), ("STORE_SECONDS", 0.5), ("SILENT_SECONDS", 0.1), ("PAUSE_SECONDS", 0)):
+        monkeypatch.setattr(server, name, seconds)
+
+
+def stall(path, body):
+    """Answer when nobody waits any more."""
+    time.sleep(0.3)
+
+
+BROKEN = {
+    "stalls": stall,
+    "not JSON": lambda path, body: (200, b"<html>"),
+    "not etcd's": lambda path, body: (200, b'{"ok": true}'),
+    "no leader": lambda path, body: (503, b'{"error": "etcdserver: no leader", "code": 14}'),
+    "timed out": lambda path, body: (504, b'{"error": "etcdserver: request timed out", "code": 4}'),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_node_that_fails_is_left_for_another_and_what_was_done_is_not_done_twice(pair, impatient, clock, fault, when):
+    first, second = pair
+    store = open_store([first.port, second.port], clock)
+    setattr(first, when, BROKEN[fault])
+    assert store.add_user("ann", "p", "e") is True
+    store.advance("s", 0, FAR, NOW)
+    assert session(store) == (1, NOW, False)
+    assert store.change_password("ann", "q", "f", "p") is True and told(store)[:2] == ("q", "f")
+    store.end("s", FAR)
+    assert session(store) == (1, NOW, True)
+    store.close()
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_without_a_node_that_answers_the_store_fails_in_time_and_heals_by_itself(pair, impatient, clock, fault):
+    store = open_store([node.port for node in pair], clock)
+    store.add_user("ann", "p", "e")
+    for node in pair:
+        node.before = BROKEN[fault]
+    began = time.monotonic()
+    with pytest.raises(server.StoreFailed) as failure:
+        store.standing("ann", "s", FAR)
+    assert "127.0.0.1:" in str(failure.value) and "\n" not in str(failure.value)
+    asked = sum(len(node.asked) for node in pair)
+    with pytest.raises(server.StoreFailed):
+        store.standing("ann", "s", FAR)
+    assert sum(len(node.asked) for node in pair) == asked, "for a moment, no node is asked"
+    assert time.monotonic() - began < 2
+    for node in pair:
+        node.before = lambda path, body: None
+    time.sleep(server.SILENT_SECONDS)
+    assert told(store)[0] == "p"
+    store.close()
+
+
+def test_seconds_in_which_no_node_answers_do_not_count_for_the_grace(pair, impatient, clock):
+    first, _ = pair
+    store = open_store([first.port], clock)
+    store.advance("s", 0, FAR, NOW)
+    clock.now += 10
+    first.before = BROKEN["no leader"]
+    with pytest.raises(server.StoreFailed):
+        store.standing("ann", "s", FAR)
+    clock.now += 40
+    first.before = lambda path, body: None
+    time.sleep(server.SILENT_SECONDS)
+    assert session(store)[1] == NOW + 40
+    clock.now += 15
+    assert session(store)[1] == NOW + 40, "from then on they count again"
+    store.close()
+
+
+def test_of_two_stores_that_race_only_one_rotates(fake, clock):
+    prefix = f"test-{next(prefixes)}"
+    one, other = open_store([fake.port], clock, prefix), open_store([fake.port], clock, prefix)
+    assert other.standing("ann", "s", FAR).generation is None
+    assert (one.advance("s", 0, FAR, NOW), other.advance("s", 0, FAR, NOW)) == (True, False)
+    one.end("s", FAR)
+    assert session(other) == (1, NOW, True)
+    one.close()
+    other.close()
+
+
+def test_a_large_batch_asks_etcd_for_no_more_than_it_takes(fake, clock):
+    """The etcd in a thread refuses more operations than etcd's 128, and a key that is written twice."""
+    store = open_store([fake.port], clock, f"test-{next(prefixes)}")
+    before = len(fake.asked)
+    works = [lambda number=number: store.advance(f"{number}", 0, FAR, NOW) for number in range(256)]
+    assert store.batch(works) == [True] * 256
+    assert len(fake.asked) - before == 6, "three that read, three that write"
+    cookies = [lambda n=n: [store.end(f"{n} {each}", FAR) for each in range(server.MAX_COOKIES)] for n in range(100)]
+    store.batch(cookies)
+    assert session(store, "99 7")[2]
+    store.close()
+
+
+# -- a login for etcd
+
+
+def test_a_token_that_has_expired_is_renewed(clock):
+    with FakeEtcd(login="minijwt:secret") as etcd:
+        store = open_store([etcd.port], clock, login={"name": "minijwt", "password": "secret"})
+        store.add_user("ann", "p", "e")
+        etcd.tokens.clear()
+        assert told(store)[0] == "p"
+        store.close()
+
+
+# -- the server over it
+
+GET_PAGE = request("GET", "/", accept="text/html")
+POST_REFRESH = request("POST", "/refresh", cookie=f"jwt={sign()}")
+
+
+def over(etcd, log=None, **changes):
+    clock = Clock()
+    store = open_store([etcd.port], clock, f"test-{next(prefixes)}")
+    stores.append(store)
+    return build(clock, store, log, **changes)
+
+
+@pytest.mark.parametrize("rotate", [False, True])
+def test_a_login_a_refresh_and_a_logout_through_the_lanes(fake, rotate):
+    app = over(fake, rotate_refresh=rotate)
+    app.accounts.add_user("ann", PASSWORD)
+    with Running(app) as running:
+        (login,) = answers(running.exchange(raw_login("ann", PASSWORD)))
+        token = login["Set-Cookie"].partition(";")[0].partition("=")[2]
+        (refresh,) = answers(running.exchange(raw_refresh(token)))
+        (root,) = answers(running.exchange(raw()))
+        assert (login.status, refresh.status, bool(refresh["Set-Cookie"]), root.status) == (200, 200, rotate, 200)
+        assert answers(running.exchange(raw_logout(token)))[0].status == 204
+        assert answers(running.exchange(raw_refresh(token)))[0].status == 406
+
+
+def test_there_is_no_demo_user(fake):
+    with Running(over(fake)) as running:
+        assert answers(running.exchange(RAW_LOGIN))[0].status == 406
+
+
+def test_without_the_store_503_and_what_needs_none_goes_on(impatient):
+    with FakeEtcd() as etcd:
+        app = over(etcd, rotate_refresh=True)
+        app.accounts.add_user("ann", PASSWORD)
+        token = enter(app)
+        with Running(app) as running:
+            etcd.before = BROKEN["no leader"]
+            for data in (raw_refresh(token), raw_logout(token), raw_login("ann", PASSWORD), raw()):
+                (answer,) = answers(running.exchange(data))
+                assert (answer.status, answer["Retry-After"]) == (503, "1")
+                assert answer.json["code"] == "unavailable"
+            (left,) = answers(running.exchange(raw_logout(token)))
+            assert left.status == 503 and "Max-Age=0" in left["Set-Cookie"]
+            (page,) = answers(running.exchange(raw("GET", "/me")))
+            assert page.status == 401
+            for number in range(3):
+                works = [lambda request=request: server.respond(app, request) for request in (POST_REFRESH, GET_PAGE)]
+                assert [response.status for response in app.store.batch(works)] == [503, 200]
+            etcd.before = lambda path, body: None
+            time.sleep(server.SILENT_SECONDS)
+            assert answers(running.exchange(raw_refresh(token)))[0].status == 200
+
+
+# -- settings
+
+
+@pytest.mark.parametrize("text, sentence", [
+    ("etcd://localhost:2379", "'localhost:2379' is not a literal address and a port"),
+    ("etcd://10.0.0.1", "'10.0.0.1' is not a literal address and a port"),
+    ("etcd://10.0.0.1:0", "'10.0.0.1:0' is not a literal address and a port"),
+    ("etcd://10.0.0.1:99999", "'10.0.0.1:99999' is not a literal address and a port"),
+    ("etcd://10.0.0.1:2379,", "'' is not a literal address and a port"),
+    ("etcd://fd00::1:2379,[fd00::2]", "'[fd00::2]' is not a literal address and a port"),
+    ("etcd:10.0.0.1:2379", "it must be etcd://ADDRESS:PORT"),
+    ("etcd://10.0.0.1:2379/a/b", "it must be etcd://ADDRESS:PORT"),
+    ("etcd://10.0.0.1:2379", "DATABASE_CA"),
+])  # fmt: skip
+def test_an_address_that_cannot_be_used_is_one_sentence(text, sentence):
+    with pytest.raises(server.SettingsError) as wrong:
+        server.read_settings({**SECRETS, "DATABASE": text}, "")
+    assert sentence in str(wrong.value) and "\n" not in str(wrong.value)
+
+
+@pytest.mark.parametrize("given, sentence", [
+    ({"DATABASE_CA": "ca.pem"}, "DATABASE_CA is for etcd"),
+    ({"DATABASE": "etcd://127.0.0.1:2379", "DATABASE_CERT": "c"}, "DATABASE_CERT and DATABASE_KEY belong together"),
+    ({"DATABASE": "etcd://127.0.0.1:2379", "DATABASE_CERT": "c", "DATABASE_KEY": "k"}, "without DATABASE_CA"),
+])  # fmt: skip
+def test_settings_that_do_not_belong_together_are_one_sentence(given, sentence):
+    with pytest.raises(server.SettingsError, match=sentence):
+        server.read_settings({**SECRETS, **given}, "")
+
+
+def test_without_secrets_there_is_no_shared_store():
+    with pytest.raises(server.SettingsError, match="the same ones on every machine"):
+        server.read_settings({"DATABASE": "etcd://127.0.0.1:2379"}, "")
+
+
+def test_nodes_and_prefix_are_read():
+    assert server.etcd_nodes("etcd://10.0.0.1:2379,[fd00::1]:2380/app") == ([("10.0.0.1", 2379), ("fd00::1", 2380)], "app")
+    assert server.etcd_nodes("etcd://127.0.0.1:1")[1] == "minijwt"
+
+
+def refusal(directory, etcd, *arguments, **more):
+    status, out, err = command(directory, *arguments, DATABASE=f"etcd://127.0.0.1:{etcd}", **SECRETS, **more)
+    assert (out, err.count("\n"), err[:11]) == ("", 1, "server.py: "), err
+    return status, err
+
+
+def test_a_cluster_that_cannot_be_reached_is_one_sentence_and_may_pass(tmp_path):
+    (port,) = etcdkit.free_ports(1)
+    status, err = refusal(tmp_path, port)
+    assert status == 1 and f"127.0.0.1:{port}: [Errno" in err
+
+
+def test_a_store_of_another_version_an_etcd_of_another_and_a_wrong_login_are_one_sentence_each(tmp_path):
+    with FakeEtcd() as etcd:
+        open_store([etcd.port], Clock()).close()
+        etcd.rows.rows[b"minijwt/schema/version"] = (b"2", 9)
+        status, err = refusal(tmp_path, etcd.port)
+        assert status == 2 and "another version of minijwt has written it (schema 2)" in err
+        etcd.before = lambda path, body: (404, b"404 page not found")
+        status, err = refusal(tmp_path, etcd.port)
+        assert status == 2 and "etcd 3.4 or newer is needed" in err
+    with FakeEtcd(login="minijwt:secret") as etcd:
+        status, err = refusal(tmp_path, etcd.port)
+        assert status == 2 and "user name is empty" in err
+        for text, sentence in (("minijwt:wrong", "invalid user ID or password"), ("minijwt", "user:password")):
+            (tmp_path / "login").write_text(text + "\n")
+            os.chmod(tmp_path / "login", 0o600)
+            status, err = refusal(tmp_path, etcd.port, DATABASE_LOGIN="login")
+            assert status == 2 and sentence in err and "wrong" not in err
+        status, err = refusal(tmp_path, etcd.port, DATABASE_LOGIN="missing")
+        assert status == 2 and "DATABASE_LOGIN missing cannot be read: No such file" in err
+
+
+# -- moving
+
+
+def test_users_and_sessions_move_to_etcd_and_back_and_nobody_is_logged_out(tmp_path):
+    here = build(store=server.SQLiteStore(str(tmp_path / "a.db"), Clock()), rotate_refresh=True)
+    here.accounts.add_user("ann", PASSWORD)
+    here.accounts.add_user("b\xf6b \"\\/", PASSWORD)
+    first = enter(here)
+    second = follow(here, first)
+    gone = enter(here)
+    assert leave(here, gone).status == 204
+    here.store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as db:
+        db.execute("UPDATE pruned SET latest = 7")
+    with FakeEtcd() as etcd:
+        there, back = {"DATABASE": f"etcd://127.0.0.1:{etcd.port}"}, {"DATABASE": "b.db"}
+        status, exported, _ = command(tmp_path, "user", "export", DATABASE="a.db", **SECRETS)
+        assert status == 0
+        for _ in range(2):
+            status, _, err = command(tmp_path, "user", "import", stdin=exported, **there, **SECRETS)
+            assert status == 0 and "5 rows were read" in err
+        store = open_store([etcd.port], Clock())
+        moved = build(Clock(NOW + 0.5), store, rotate_refresh=True)
+        assert use(moved, gone).status == 406 and told(store).pruned == 7
+        third = follow(moved, second)
+        store.remove_user("b\xf6b \"\\/")
+        store.close()
+        status, exported, _ = command(tmp_path, "user", "export", **there, **SECRETS)
+        assert command(tmp_path, "user", "list", **there, **SECRETS)[:2] == (0, "ann\n")
+    assert command(tmp_path, "user", "import", stdin=exported, **back, **SECRETS)[0] == 0
+    again = build(store=server.SQLiteStore(str(tmp_path / "b.db"), Clock()), rotate_refresh=True)
+    assert again.store.names() == ["ann"] and told(again.store).pruned == 7
+    assert works(again, third) and use(again, gone).status == 406
+    again.store.close()
+
+
+@pytest.mark.parametrize("line", ["", "[]", "ann", '["user/ann", ["p"]]', '["user/ann", 1]', '["other/x", 1]', '{"a": 1}', "[1, 2]"])
+def test_what_is_no_export_is_refused_before_anything_is_written(tmp_path, line):
+    good = '["user/bob", ["p", "e"]]\n'
+    status, out, err = command(tmp_path, "user", "import", stdin=good + line + "\n" + good, DATABASE="a.db", **SECRETS)
+    assert status == 2 and "line 2 is not what `user export` prints" in err
+    assert command(tmp_path, "user", "list", DATABASE="a.db", **SECRETS)[1] == ""
+
+
+# -- real nodes
+
+
+@pytest.fixture
+def tls(tmp_path):
+    """A CA, the nodes' certificate and ours."""
+    if why := WHY_NO_ETCD or etcdkit.make_pems(tmp_path):
+        pytest.skip(why)
+    return tmp_path
+
+
+def test_over_tls_with_a_login_and_a_certificate_of_its_own(tls):
+    with etcdkit.Cluster(3, tls) as cluster:
+        cluster.enable_auth("minijwt", "secret")
+        (tls / "login").write_text("minijwt:secret\n")
+        os.chmod(tls / "login", 0o604)
+        pems = {"DATABASE_CA": "ca.pem", "DATABASE_CERT": "minijwt.pem", "DATABASE_KEY": "minijwt.key", "DATABASE_LOGIN": "login"}
+        given = {"DATABASE": cluster.url(), **SECRETS, **pems}
+        status, _, err = command(tls, "user", "add", "ann", stdin=PASSWORD + "\n", **given)
+        assert status == 0, err
+        with Process(tls, **given) as process:
+            assert answers(process.exchange(raw_login("ann", PASSWORD)))[0].status == 200
+            assert "login can be read or written by others" in process.stop()[2]
+        for changed, sentence in (
+            ({"DATABASE_CA": "other.pem"}, "CERTIFICATE_VERIFY_FAILED"),
+            ({"DATABASE_CERT": "named.pem", "DATABASE_KEY": "named.key"}, "CommonName"),
+            ({"DATABASE_CERT": "ca.pem"}, "DATABASE_CERT ca.pem"),
+            ({"DATABASE_CA": "login"}, "DATABASE_CA login"),
+        ):
+            status, _, err = command(tls, **{**given, **changed})
+            assert status in (1, 2) and sentence in err and err.count("\n") == 1, err
+
+
+def test_a_backup_is_restored_as_it_was(tmp_path):
+    if why := WHY_NO_ETCD:
+        pytest.skip(why)
+    with etcdkit.Cluster(1) as cluster:
+        store = open_store(cluster.ports, Clock())
+        store.add_user("ann", "p", "e")
+        cluster.etcdctl("snapshot", "save", str(tmp_path / "backup.db"))
+        store.remove_user("ann")
+        store.close()
+        cluster.kill(0)
+        cluster.restore(0, tmp_path / "backup.db")
+        cluster.start(0)
+        cluster.wait()
+        store = open_store(cluster.ports, Clock())
+        assert store.names() == ["ann"]
+        store.close()
