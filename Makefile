@@ -10,22 +10,21 @@ help: ## show this list
 run: ## start the server on http://localhost:8000
 	@$(PYTHON) server.py
 
-test: $(VENV) ## run the tests, in two halves (makes .venv with pytest if there is no pytest)
-	@out=$$(mktemp); $(PYTEST) tests/test_server_* tests/test_from_the_field.py >$$out 2>&1 & half=$$!; \
-	$(PYTEST) tests --ignore-glob 'tests/test_server_*' --ignore tests/test_from_the_field.py --ignore tests/test_browser.py; status=$$?; \
-	wait $$half || status=$$?; cat $$out; rm $$out; exit $$status
+test: $(VENV) ## run the tests, in three parts at once (makes .venv with pytest if there is no pytest)
+	@out=$$(mktemp -d); $(PYTEST) tests/test_server_0* tests/test_server_16_* >$$out/1 2>&1 & one=$$!; \
+	$(PYTEST) tests/test_server_1[0-57]* tests/test_from_the_field.py >$$out/2 2>&1 & two=$$!; \
+	$(PYTEST) tests --ignore-glob 'tests/test_server_*' --ignore tests/test_from_the_field.py --ignore tests/test_browser.py; \
+	status=$$?; wait $$one || status=$$?; wait $$two || status=$$?; cat $$out/*; rm -r $$out; exit $$status
 
 test-all: ## run the tests on every Python from 3.9 on that is installed
 	@$(PYTHON) tests/pythons.py
 
 prove: $(VENV) ## the long proof, some minutes: a real browser, fuzzing, load, mutants
 	$(PYTEST) tests/test_browser.py
-	HUNDREDS=10 $(PYTEST) tests/test_server_04_accounts.py
-	$(PYTEST) tests/test_from_the_field.py -k 'test_2_ or test_8_ or test_16_'
+	LONG=1 HUNDREDS=10 $(PYTEST) tests/test_server_04_* tests/test_server_13_* tests/test_readme.py tests/test_from_the_field.py
 	$(PYTHON) tests/prove/fuzz.py 30
 	$(PYTHON) tests/prove/wire.py 30000
 	$(PYTHON) tests/prove/fire.py
-	REAL_ETCD=1 $(PYTEST) tests/test_server_13_shared_store.py
 	PYTHON=$(firstword $(PYTEST)) $(firstword $(PYTEST)) tests/prove/mutants.py
 
 cluster: ## three nodes of etcd and three servers under faults, some minutes (with Debian's etcd-server)

@@ -976,11 +976,13 @@ def check_host(fields: Mapping[bytes, bytes], version: bytes) -> None:
 
 def parse_target(target: bytes, method: bytes, fields: dict[bytes, bytes]) -> str:
     """Return the path in a request's target (RFC 9112 §3.2), without its query."""
+    has_fragment = b"#" in target
     if target[:1] != b"/" and (match := _ABSOLUTE.fullmatch(target)):
         # Absolute-form, as to a proxy: Host is ignored (§3.2.2).
         fields[b"host"], target = match[1], match[2] or b"/"
         check_host(fields, b"HTTP/1.1")
-    if target[:1] != b"/" and (target, method) != (b"*", b"OPTIONS") and method != b"CONNECT" or b"#" in target:
+    no_path = target[:1] != b"/" and (target, method) != (b"*", b"OPTIONS") and method != b"CONNECT"
+    if no_path or has_fragment:
         raise HTTPError(400, "malformed_target", "The target of the request is not a path.")
     return target.partition(b"?")[0].decode("latin-1")
 

@@ -35,6 +35,8 @@ class Clock:
 
 PAGE = server.Page(server.PAGE.encode(), server.page_policy(server.PAGE))
 PEM = str(TOP / "tests" / "localhost.pem")  # a self-signed certificate for localhost, and its key
+# What takes long is left to `make prove`.
+LONG = bool(os.environ.get("LONG"))
 CHEAP = "scrypt$2$1$1" if server.COST == server.SCRYPT else "pbkdf2$2"
 # Where a commit need not wait for a disk, if there is such a place: only tests that are about files use tmp_path.
 SHARED_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

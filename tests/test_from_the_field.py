@@ -26,6 +26,7 @@ import minijwt
 import pytest
 import server
 from serverkit import (
+    LONG,
     ACCESS, CHEAP, FORM, LOGIN, NOW, RAW_LOGIN, REFRESH, TOP, Clock, Process, Running, Timed, answers, body, build,
     cookie_of, login, post, raw, read_all, request, settings, wait_until,
 )  # fmt: skip
@@ -1017,6 +1018,7 @@ def in_front(proxy, directory, ports):
         process.wait(20)
 
 
+@pytest.mark.skipif(not LONG, reason="long: `make prove` runs it")
 @pytest.mark.parametrize("proxy, forgiven", [
     pytest.param(nginx, 1, marks=pytest.mark.skipif(not found("nginx"), reason="there is no nginx here")),
     pytest.param(haproxy, 0, marks=pytest.mark.skipif(not found("haproxy"), reason="there is no HAProxy here")),

@@ -16,7 +16,7 @@ from http.server import ThreadingHTTPServer
 
 import pytest
 import server
-from serverkit import ACCESS, LOGIN, REFRESH, TOP, Process, build, request
+from serverkit import LONG, ACCESS, LOGIN, REFRESH, TOP, Process, build, request
 from sessionkit import SECRETS, add_cheaply
 
 README = (TOP / "README.md").read_text("utf-8")
@@ -145,6 +145,7 @@ def broken(directory, file, old, new, test):
     return subprocess.run(command, cwd=directory, capture_output=True, timeout=100).returncode
 
 
+@pytest.mark.skipif(not LONG, reason="long: `make prove` runs it")
 def test_each_line_that_is_broken_on_purpose_turns_its_test_red(tmp_path):
     table = rows("## Break it on purpose")
     whole = [[file, old, old, test] for file, old, _, test, _ in table]  # and whole, it is green

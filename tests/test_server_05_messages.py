@@ -79,7 +79,7 @@ BAD = [
     ("a target that is no path", head(HOST, first="GET login HTTP/1.1"), 400, "malformed_target"),
     ("a fragment", head(HOST, first="GET /login#x HTTP/1.1"), 400, "malformed_target"),
     *[(f"absolute-form, {target}", head(HOST, first=f"POST {target} HTTP/1.1"), 400, "malformed_target")
-      for target in ("http:///login", "http://u:p@a/login", 'http://]["<>/login', "http://a#/login", "ftp://a/login")],
+      for target in ("http:///login", "http://u:p@a/login", 'http://]["<>/login', "http://a#/login", "http://a/login?#next=1", "ftp://a/login")],
     ("a tab in the target", head(HOST, first="GET /\tlogin HTTP/1.1"), 400, "malformed_request_line"),
     ("an asterisk to GET", head(HOST, first="GET * HTTP/1.1"), 400, "malformed_target"),
     ("no host", head(), 400, "host"),

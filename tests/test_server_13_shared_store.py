@@ -11,13 +11,13 @@ import etcdkit
 import pytest
 import server
 from fake_etcd import FakeEtcd
-from serverkit import NOW, RAW_LOGIN, Clock, Process, Running, answers, build, raw, request, stores
+from serverkit import LONG, NOW, RAW_LOGIN, Clock, Process, Running, answers, build, raw, request, stores
 from sessionkit import PASSWORD, SECRETS, command, enter, follow, leave, raw_login, raw_logout, raw_refresh, sign, use, works
 from test_server_03_store import *  # noqa: F403: all its tests run once more here, but for those that are written anew
 from test_server_03_store import FAR, VERBS, count, done, session, told
 
 prefixes = itertools.count()
-WHY_NO_ETCD = etcdkit.why_not() if os.environ.get("REAL_ETCD") else "`make prove` runs this on a real etcd"
+WHY_NO_ETCD = etcdkit.why_not() if LONG else "long: `make prove` runs it"
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +42,8 @@ def open_store(ports, clock, prefix="minijwt", login=None, tls=None):
 @pytest.fixture(params=["fake", "real"])
 def store(request, monkeypatch, clock):
     """An empty one, whose every write looks for what has expired."""
+    if not LONG and request.function.__module__ != __name__:
+        pytest.skip("long: `make prove` runs the whole contract here")
     monkeypatch.setattr(server, "PRUNE_SECONDS", 0)
     etcd = request.getfixturevalue(request.param)
     port = etcd.port if request.param == "fake" else etcd

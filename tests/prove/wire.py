@@ -413,10 +413,10 @@ def read_request(stream, tokens, shared):
         return asked
     grants, told = grant(path, fields, body, tokens), [name for name, _ in fields]
     name = (authority or b"".join(hosts)).lower()
-    if grants == "login" and not re.match(rb"(localhost|127\.[0-9.]+|\[::1\])?(:|\Z)", name):
+    if grants == "login" and not re.match(rb"(localhost|127\.[0-9.]+|\[::1\])(:|\Z)", name):
         grants = ""  # the demo user is let in by a loopback name only
     plain = grants == "login" and body == LOGIN and (b"content-type", FORM.encode()) in fields
-    plain = plain and not any(name.startswith((b"forwarded", b"x-forwarded-", b"x-real-ip")) for name in told)
+    plain = plain and not any(name.startswith((b"forwarded", b"x-forwarded-", b"x-real-ip", b"via")) for name in told)
     return asked._replace(
         grants=grants, plain=plain and asked.verdict is ROUTED and not {b"origin", b"sec-fetch-site"} & {*told}
     )
@@ -432,7 +432,7 @@ def reading(data, tokens, shared):
         rest = data[stream.tell() :]
         while rest.startswith(b"\r\n"):
             rest = rest[2:]
-        if not rest:
+        if rest in (b"", b"\r"):  # half of an empty line is nothing yet
             return found
         try:
             found.append(read_request(stream, tokens, shared))
