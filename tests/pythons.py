@@ -14,8 +14,9 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[1]
 OLDEST = (3, 9)
-NAME = re.compile(r"python3(\.[0-9]+)?|pypy3(\.[0-9]+)?")
-ASK = "import platform as p; print(p.python_implementation(), p.python_version(), end='')"
+NAME = re.compile(r"python[23](\.[0-9]+)?|pypy3(\.[0-9]+)?")
+# Python 2 can be asked like this too.
+ASK = "import platform as p, sys; sys.stdout.write(p.python_implementation() + ' ' + p.python_version())"
 
 
 def candidates():
@@ -27,14 +28,19 @@ def candidates():
             yield from (file for file in sorted(folder.iterdir()) if NAME.fullmatch(file.name))
 
 
-def interpreters():
-    """Return {(implementation, version): path}, oldest first, without those that are too old or do not run."""
+def usable():
+    """Return {(implementation, version): path} of all that run, which a file of that name need not do (pyenv's shims)."""
     found = {}
     for file in candidates():
         done = subprocess.run([str(file), "-c", ASK], capture_output=True, text=True)
         if done.returncode == 0:
             found.setdefault(tuple(done.stdout.split()), file)
-    recent = {about: file for about, file in found.items() if numbers(about) >= OLDEST}
+    return found
+
+
+def interpreters():
+    """Return those of `usable` that are not too old, oldest first."""
+    recent = {about: file for about, file in usable().items() if numbers(about) >= OLDEST}
     return dict(sorted(recent.items(), key=lambda item: (item[0][0], numbers(item[0]))))
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import dist
 import minijwt
 import pytest
+import pythons
 import server
 from serverkit import (
     LONG,
@@ -2068,21 +2069,22 @@ def test_22_white_space_within_a_password_counts():
 
 # ---- 23. Old Pythons -------------------------------------------------------------------------------------
 
-OLD = {}
-for folder in [*Path.home().glob(".pyenv/versions/*/bin"), *map(Path, os.get_exec_path())]:
-    for version in ("2.7", "3.6", "3.7", "3.8"):
-        if (folder / f"python{version}").exists():
-            OLD.setdefault(version, str(folder / f"python{version}"))
+@pytest.fixture(scope="module")
+def old():
+    """A function that finds a Python of an old version."""
+    usable = pythons.usable()
 
+    def old(version):
+        for (_, found), file in usable.items():
+            if found.startswith(version + "."):
+                return str(file)
+        return pytest.skip(f"there is no Python {version} here")
 
-def old(version):
-    if version not in OLD:
-        pytest.skip(f"there is no Python {version} here")
-    return OLD[version]
+    return old
 
 
 @pytest.mark.parametrize("version", ["2.7", "3.6", "3.7", "3.8"])
-def test_23_the_one_file_tells_an_old_python_what_it_needs(tmp_path, version):
+def test_23_the_one_file_tells_an_old_python_what_it_needs(tmp_path, old, version):
     python = old(version)
     (tmp_path / "minijwt.pyz").write_bytes(
         dist.pyz({name: (TOP / name).read_bytes() for name in ("minijwt.py", "server.py")})
@@ -2094,7 +2096,7 @@ def test_23_the_one_file_tells_an_old_python_what_it_needs(tmp_path, version):
 
 @pytest.mark.parametrize("name", ["server.py", "minijwt.py"])
 @pytest.mark.parametrize("arguments", [[], ["--version"]])
-def test_23_python_3_8_gets_a_sentence(tmp_path, name, arguments):
+def test_23_python_3_8_gets_a_sentence(tmp_path, old, name, arguments):
     command = [old("3.8"), str(TOP / name), *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20)
     assert done.returncode != 0 and "Traceback" not in done.stderr
