@@ -1,8 +1,10 @@
 """What the server's tests share: a clock, an app in one line, requests as bytes, a server process."""
 
+import contextlib
 import itertools
 import json
 import os
+import shutil
 import socket
 import ssl
 import subprocess
@@ -328,3 +330,33 @@ def wait_until(condition, seconds=10):
     while not condition():
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.005)
+
+
+def found(program):
+    """Where `program` is, if it is here; None if not."""
+    return shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")
+
+
+def free_port():
+    """A loopback port on which nothing listens just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def in_front(command, port):
+    """Run `command`, a proxy that listens on `port`, until the end of the block."""
+    process = subprocess.Popen([found(command[0]), *command[1:]], stderr=subprocess.DEVNULL)
+
+    def listens():
+        assert process.poll() is None, "it does not run"
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        wait_until(listens)
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)

@@ -27,9 +27,8 @@ import pytest
 import pythons
 import server
 from serverkit import (
-    LONG,
-    ACCESS, CHEAP, FORM, LOGIN, NOW, RAW_LOGIN, REFRESH, TOP, Clock, Process, Running, Timed, answers, body, build,
-    cookie_of, login, post, raw, read_all, request, settings, wait_until,
+    ACCESS, CHEAP, FORM, LOGIN, LONG, NOW, RAW_LOGIN, REFRESH, TOP, Clock, Process, Running, Timed, answers, body, build,
+    cookie_of, found, free_port, in_front, login, post, raw, read_all, request, settings, wait_until,
 )  # fmt: skip
 from sessionkit import (
     DAY, PASSWORD, SECRETS, Gate, add_cheaply, attempt, claims_of, code, command, credentials, enter, faulty, follow,
@@ -967,16 +966,6 @@ class Load:
             thread.join(20)
 
 
-def found(name):
-    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def adapted(name, ports):
     """The text of a file in tests/deploy, for two instances at `ports`."""
     text = (DEPLOY / name).read_text("ascii")
@@ -999,26 +988,6 @@ def haproxy(directory, port, ports):
     return ["haproxy", "-db", "-f", str(directory / "haproxy.cfg")]
 
 
-@contextlib.contextmanager
-def in_front(proxy, directory, ports):
-    """A proxy before two instances, until the end of the block; its port."""
-    port = free_port()
-    name, *arguments = proxy(directory, port, ports)
-    process = subprocess.Popen([found(name), *arguments], stderr=subprocess.DEVNULL)
-
-    def listens():
-        assert process.poll() is None, "it does not run"
-        with socket.socket() as client:
-            return client.connect_ex(("127.0.0.1", port)) == 0
-
-    try:
-        wait_until(listens)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
 @pytest.mark.skipif(not LONG, reason="long: `make prove` runs it")
 @pytest.mark.parametrize("proxy, forgiven", [
     pytest.param(nginx, 1, marks=pytest.mark.skipif(not found("nginx"), reason="there is no nginx here")),
@@ -1033,7 +1002,8 @@ def test_8_two_instances_behind_a_proxy_are_restarted_one_after_the_other_and_no
     instances = [Process(tmp_path, **environment) for _ in range(2)]
     try:
         token = answers(instances[0].exchange(raw_login("ann", PASSWORD)))[0]["Set-Cookie"][4:].partition(";")[0]
-        with in_front(proxy, tmp_path, [each.port for each in instances]) as port, Load(port, token) as load:
+        port = free_port()
+        with in_front(proxy(tmp_path, port, [each.port for each in instances]), port), Load(port, token) as load:
             for number in range(2):
                 load.more(500)
                 status, _, _ = instances[number].stop()
@@ -2075,8 +2045,8 @@ def old():
     usable = pythons.usable()
 
     def old(version):
-        for (_, found), file in usable.items():
-            if found.startswith(version + "."):
+        for (_, full), file in usable.items():
+            if full.startswith(version + "."):
                 return str(file)
         return pytest.skip(f"there is no Python {version} here")
 

@@ -10,11 +10,10 @@ import ssl
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from serverkit import TOP, Process, answers, raw, read_all, wait_until
+from serverkit import TOP, Process, answers, found, free_port, in_front, raw, read_all
 from sessionkit import SECRETS, add_cheaply, exchange, raw_login, raw_logout, raw_refresh
 from test_readme import README, rows
 
@@ -22,14 +21,14 @@ CHAPTER = README[README.index("## Behind an air gap") : README.index("## What it
 
 
 def needs(*programs):
-    missing = [program for program in programs if not shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")]
+    missing = [program for program in programs if not found(program)]
     return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
 
 
 def block(language, containing):
     """The one block of the chapter in `language` that holds `containing`."""
-    (found,) = [each for each in re.findall(rf"```{language}\n(.*?)```", CHAPTER, re.DOTALL) if containing in each]
-    return found
+    (text,) = [each for each in re.findall(rf"```{language}\n(.*?)```", CHAPTER, re.DOTALL) if containing in each]
+    return text
 
 
 def sh(script, directory, status=0):
@@ -222,12 +221,6 @@ def test_the_end_of_a_certificate_is_seen_30_days_before(certified):
         sh(command, certified, status)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def nginx(directory, port, ports):
     text = "daemon off; pid nginx.pid; error_log stderr; events {} http { access_log off;\n"
     text += "".join(f"{kind}_temp_path {kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
@@ -248,25 +241,6 @@ def haproxy(directory, port, ports):
         text = text.replace(f"127.0.0.1:{old}", f"127.0.0.1:{new}")
     (directory / "haproxy.cfg").write_text(text)
     return ["haproxy", "-db", "-f", str(directory / "haproxy.cfg")]
-
-
-@contextmanager
-def in_front(command, port):
-    """Run a proxy until the end of the block."""
-    path = f"{os.environ['PATH']}:/usr/sbin"
-    process = subprocess.Popen([shutil.which(command[0], path=path), *command[1:]], stderr=subprocess.DEVNULL)
-
-    def listens():
-        assert process.poll() is None, "it does not run"
-        with socket.socket() as client:
-            return client.connect_ex(("127.0.0.1", port)) == 0
-
-    try:
-        wait_until(listens)
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 @pytest.mark.parametrize("proxy", [
