@@ -1945,7 +1945,7 @@ class TLSSocket:
             if not data:
                 raise
         finally:
-            self._flush()
+            self._pass_on()
         self._without_data = 0 if data else self._without_data + len(arrived)
         # Answers to key updates count as well: the client may not read them.
         if max(self._without_data, len(self._unsent)) > MAX_BYTES_WITHOUT_DATA:
@@ -1956,14 +1956,18 @@ class TLSSocket:
 
     def send(self, data: bytes) -> int:
         """Take a part of `data` and return its length; raise BlockingIOError while bytes taken before are not sent."""
-        self._flush()
-        if self._unsent:
-            raise BlockingIOError
-        taken = self._tls.write(data[:RECORD_BYTES]) if data else 0
-        self._flush()
+        self.flush()
+        taken = self._tls.write(data[:RECORD_BYTES])
+        self._pass_on()
         return taken
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what was taken; raise BlockingIOError if something is left."""
+        self._pass_on()
+        if self._unsent:
+            raise BlockingIOError
+
+    def _pass_on(self) -> None:
         self._unsent += self._outgoing.read()
         if self._unsent:
             with suppress(BlockingIOError, InterruptedError):
@@ -1974,7 +1978,7 @@ class TLSSocket:
         # SSLWantReadError: the client has not said so yet. Other errors: there is no TLS to end.
         with suppress(ssl.SSLError):
             self._tls.unwrap()
-        self._flush()
+        self._pass_on()
         self._shut, self.ended = True, False
         self._plain.shutdown(how)
 
@@ -2169,10 +2173,10 @@ class Server:
                 data = data[client.socket.send(data) :]
             if self._tls:
                 # It may hold what it has taken.
-                client.socket.send(b"")
+                client.socket.flush()
         except (BlockingIOError, InterruptedError):
             blocked = True
-        except (OSError, ssl.SSLError):
+        except OSError:
             return self._hang_up(client)
         client.unsent = data
         if blocked:
@@ -2424,7 +2428,7 @@ BUSY_SECONDS = 5.0  # for a writer to wait for another process
 
 
 class _Closing(sqlite3.Connection):
-    """A connection that closes when its thread ends: Python 3.13 warns of one that does not."""
+    """A connection that closes when it is collected: Python 3.13 warns of one that does not."""
 
     def __del__(self) -> None:
         with suppress(sqlite3.Error):
