@@ -15,8 +15,8 @@ The file has five parts. Each is complete in itself; a reader may stop after any
 
     I    What a login is        settings, passwords, the store in memory, the rules of login, refresh and logout
     II   HTTP as values         bytes to Request, Request to Response, Response to bytes; nothing is sent or received
-    III  Bytes move             the conversation with one client, and two servers that hold it with many
-    IV   What keeps it standing log, SQLite, reading settings, the command line
+    III  Bytes move             the conversation with one client, under the standard library's own server
+    IV   What keeps it standing a server for thousands of clients, log, SQLite, reading settings, the command line
     V    The page               what a browser shows at /
 
 The way a request goes:
@@ -280,18 +280,18 @@ class Store(Protocol):
     def reading(self, several: bool) -> AbstractContextManager[None]: ...
     def batch(self, works: list[Callable[[], Any]]) -> list[Any]: ...
     def close(self) -> None: ...
-    def names(self) -> list[str]: ...
+    def user_names(self) -> list[str]: ...
     def add_user(self, name: str, password: str, epoch: str) -> bool: ...
     def change_password(self, name: str, password: str, epoch: str, old: str | None = None) -> bool: ...
     def rehash(self, name: str, old: str, password: str) -> None: ...
-    def new_epoch(self, name: str, epoch: str) -> bool: ...
+    def replace_epoch(self, name: str, epoch: str) -> bool: ...
     def remove_user(self, name: str) -> bool: ...
-    def standing(self, name: str, sid: str, expires: int) -> Standing: ...
-    def begin(self, sid: str, expires: int) -> None: ...
-    def advance(self, sid: str, generation: int, expires: int, now: float) -> bool: ...
-    def end(self, sid: str, expires: int) -> None: ...
+    def look_up(self, name: str, sid: str, expires: int) -> Standing: ...
+    def add_session(self, sid: str, expires: int) -> None: ...
+    def rotate_session(self, sid: str, generation: int, expires: int, now: float) -> bool: ...
+    def end_session(self, sid: str, expires: int) -> None: ...
     def count_login_attempt(self, key: bytes, now: float, limit: int) -> float: ...
-    def forgive(self, key: bytes) -> None: ...
+    def clear_login_attempts(self, key: bytes) -> None: ...
     # fmt: on
 
 
@@ -341,7 +341,7 @@ class MemoryStore:
     def close(self) -> None:
         """Free what this thread holds; the next verb opens it again."""
 
-    def names(self) -> list[str]:
+    def user_names(self) -> list[str]:
         """Return the names of all users, in order."""
         with self._lock:
             return sorted(self._users)
@@ -365,7 +365,7 @@ class MemoryStore:
             if name in self._users and self._users[name][0] == old:
                 self._users[name] = password, self._users[name][1]
 
-    def new_epoch(self, name: str, epoch: str) -> bool:
+    def replace_epoch(self, name: str, epoch: str) -> bool:
         """End all sessions of a user; return False if there is none."""
         with self._lock:
             return name in self._users and self.change_password(name, self._users[name][0], epoch)
@@ -375,18 +375,18 @@ class MemoryStore:
         with self._lock:
             return self._users.pop(name, None) is not None
 
-    def standing(self, name: str, sid: str, expires: int) -> Standing:
+    def look_up(self, name: str, sid: str, expires: int) -> Standing:
         """Return what is known of the user `name` and of the session `sid`, which ends at `expires`, in one look."""
         with self._lock:
             password, epoch = self._users.get(name, (None, None))
             session = self._sessions.get(sid, (None, 0.0, False))
             return Standing(password, epoch, bool(self._users), self._pruned, *session)
 
-    def begin(self, sid: str, expires: int) -> None:
+    def add_session(self, sid: str, expires: int) -> None:
         """Store a session of generation 0: only for one that ends so early that no row would mean "deleted"."""
         self._remember(sid, expires, (0, 0.0, False))
 
-    def advance(self, sid: str, generation: int, expires: int, now: float) -> bool:
+    def rotate_session(self, sid: str, generation: int, expires: int, now: float) -> bool:
         """Turn `generation` of a living session into the next; return False if it is not the newest any more."""
         with self._lock:
             newest, _, ended = self._sessions.get(sid, (0, 0.0, False))
@@ -395,7 +395,7 @@ class MemoryStore:
             self._remember(sid, expires, (generation + 1, now, False))
             return True
 
-    def end(self, sid: str, expires: int) -> None:
+    def end_session(self, sid: str, expires: int) -> None:
         """End a session for good, even during a rotation."""
         with self._lock:
             generation, rotated, _ = self._sessions.get(sid, (0, 0.0, False))
@@ -424,7 +424,7 @@ class MemoryStore:
                     self._attempts.popitem(last=False)
             return wait
 
-    def forgive(self, key: bytes) -> None:
+    def clear_login_attempts(self, key: bytes) -> None:
         """Forget the attempts of `key`."""
         with self._lock:
             self._attempts.pop(key, None)
@@ -612,13 +612,13 @@ class Accounts:
         expires = issued + self._settings.refresh_ttl
         if expires <= standing.pruned:
             # The clock was set back: without a row this session would look deleted.
-            self._store.begin(sid, expires)
+            self._store.add_session(sid, expires)
         claims = {"username": username, "sid": sid, "gen": 0, "epoch": epoch, "iat": issued, "exp": expires}
         return self._tokens(claims, sid, issued)
 
     def _check_credentials(self, username: str, password: str, address: Address, local: bool) -> Standing:
         """Return the standing of the user whose password this is; raise Refused if it is not, or tried too often."""
-        limit, standing = self._settings.login_max_failures, self._store.standing(username, "", 0)
+        limit, standing = self._settings.login_max_failures, self._store.look_up(username, "", 0)
         # People type passwords where the name belongs: a name that is not a user must not be logged.
         known = username if standing.password else ""
         key = hashlib.sha256(place_of(address) + username.encode()).digest()[:16]
@@ -633,7 +633,7 @@ class Accounts:
         if not good:
             raise Refused("wrong_credentials", known)
         if limit:
-            self._store.forgive(key)
+            self._store.clear_login_attempts(key)
         return standing
 
     def refresh(self, tokens: list[str]) -> Tokens:
@@ -651,14 +651,14 @@ class Accounts:
             if session.generation == newest:
                 if not self._settings.rotate_refresh:
                     return self._tokens(session.claims, session.sid, int(now), keep=True)
-                if self._store.advance(session.sid, newest, session.expires, now):
+                if self._store.rotate_session(session.sid, newest, session.expires, now):
                     return self._tokens(session.successor(), session.sid, int(now))
                 # Another request rotated first; our token is now the one before.
                 continue
             # Within the grace the token before gets the same successor: two tabs, or a lost response.
             if session.generation == newest - 1 and abs(now - standing.rotated) <= GRACE_SECONDS:
                 return self._tokens(session.successor(), session.sid, int(now))
-            self._store.end(session.sid, session.expires)
+            self._store.end_session(session.sid, session.expires)
             raise session.refused("reuse_detected")
 
     def logout(self, tokens: list[str]) -> list[Session]:
@@ -669,7 +669,7 @@ class Accounts:
         """
         sessions, _ = self._sessions(tokens, None)
         for session in sessions:
-            self._store.end(session.sid, session.expires)
+            self._store.end_session(session.sid, session.expires)
         return sessions
 
     def whoami(self, token: str) -> dict[str, Any]:
@@ -722,12 +722,12 @@ class Accounts:
         """Return the one living session among `tokens`; raise Refused if there is none, or more than one."""
         if len(tokens) == 1:
             session = self._session(tokens[0], now)
-            return session, self._standing(session)
+            return session, self._look_up(session)
         sessions, refused = self._sessions(tokens, now)
         living = []
         for session in sessions:
             try:
-                living.append((session, self._standing(session)))
+                living.append((session, self._look_up(session)))
             except Refused as error:
                 refused = error
         if len(living) > 1:
@@ -736,9 +736,9 @@ class Accounts:
             raise refused
         return living[0]
 
-    def _standing(self, session: Session) -> Standing:
+    def _look_up(self, session: Session) -> Standing:
         """Look `session` up; raise Refused if it has ended: alone, with all sessions of its user, or with the user."""
-        standing = self._store.standing(session.username, session.sid, session.expires)
+        standing = self._store.look_up(session.username, session.sid, session.expires)
         demo = self._is_demo_user(session.username, standing)
         epoch = DEMO_EPOCH if demo else standing.epoch
         if epoch is None:
@@ -777,7 +777,7 @@ class Accounts:
         stored = hash_password(new_password, self._cost)
         while not self._store.change_password(username, stored, new_epoch(), standing.password):
             # It was changed meanwhile, and that stands. To the same is success; the old one hashed anew is no change.
-            standing = self._store.standing(username, "", 0)
+            standing = self._store.look_up(username, "", 0)
             current = standing.password or dummy_password(self._cost)
             if check_password(new_password, current):
                 break
@@ -798,7 +798,7 @@ class Accounts:
 
     def end_sessions(self, name: str) -> None:
         """End all sessions of a user; raise ValueError if there is none."""
-        self._check_found(name, self._store.new_epoch(checked_name(name), new_epoch()))
+        self._check_found(name, self._store.replace_epoch(checked_name(name), new_epoch()))
 
     def remove_user(self, name: str) -> None:
         """Remove a user, and so end all sessions; raise ValueError if there is none."""
@@ -1128,14 +1128,14 @@ class Framer:
             check_size(buffer[start:].removesuffix(b"\r").removesuffix(b"\r\n"))
         self._checked = len(buffer)
 
-    def expecting(self) -> Request | None:
+    def expecting_continue(self) -> Request | None:
         """Return, once, the head of a request whose client waits for 100 Continue before it sends the body."""
         if self._head is None or len(self._buffer) > self._start:
             return None
         head = self._head[0]
         return head if head.fields.pop(b"expect", b"") and head.version != b"HTTP/1.0" else None
 
-    def begun(self) -> Request:
+    def partial_request(self) -> Request:
         """Return what is known of a request that is refused or not whole."""
         if self._head:
             return self._head[0]
@@ -1264,7 +1264,7 @@ class App:
         self.settings, self.store, self.clock, self.log, self.page = settings, store, clock, log, page
         self.accounts = Accounts(settings, store, clock, cost)
         # What the log says seldom, and when it was said last.
-        self._told: dict[str, float] = {}
+        self._last_logged: dict[str, float] = {}
         # Where the last login came from.
         self.last_login: bytes | None = None
         # When the store was asked last, and how it failed.
@@ -1274,8 +1274,8 @@ class App:
     def log_seldom(self, event: Event, seconds: float = math.inf) -> None:
         """Log `event` unless one of the same name and result was logged in the last `seconds`."""
         kind, now = event.name + event.fields.get("result", ""), self.clock()
-        if not abs(now - self._told.get(kind, -math.inf)) < seconds:
-            self._told[kind] = now
+        if not abs(now - self._last_logged.get(kind, -math.inf)) < seconds:
+            self._last_logged[kind] = now
             self.log(event)
 
     def check_store(self) -> None:
@@ -1283,7 +1283,7 @@ class App:
         now = self.clock()
         if abs(now - self._looked) >= 1:
             try:
-                self.store.standing("", "", 0)
+                self.store.look_up("", "", 0)
                 self._failure = None
             except StoreFailed as error:
                 self._failure = error
@@ -1314,7 +1314,7 @@ def hash_failed(error: Exception) -> Response:
     return unavailable("unavailable", "Passwords cannot be checked now. Try again.", event)
 
 
-def refusal(app: App, request: Request, message: str, refused: Refused) -> Response:
+def refused_response(app: App, request: Request, message: str, refused: Refused) -> Response:
     """Return the response to wrong credentials or a bad token: the tutorial's 406, or the 401 of RFC 9110 §15.5.2."""
     about = {"result": refused.code, "user": refused.username or "unknown"}
     if refused.code == "no_token" and place_of(request.client) == app.last_login:
@@ -1462,9 +1462,8 @@ def get_explain(app: App, request: Request) -> Response:
 
 Endpoint = Callable[[App, Request], Response]
 
-# What an endpoint does that may take long, and where it is answered therefore. INLINE is the loop, which must not wait.
+# What an endpoint does that may take long; part IV answers it accordingly.
 NOTHING, READS, WRITES, HASHES = "nothing", "reads", "writes", "hashes"
-INLINE, WRITE_LANE, HASH_LANE = "inline", "write", "hash"
 
 
 class Route(NamedTuple):
@@ -1487,19 +1486,6 @@ ROUTES: dict[str, dict[str, Route]] = {
     "/me": {"GET": Route(get_me)},
     "/explain": {"GET": Route(get_explain, page_only=True)},
 }
-
-
-def lanes_of(settings: Settings, store: Store) -> dict[tuple[str, str], str]:
-    """Return the lane of each (method, path) that is not answered on the loop."""
-    lane_of = {NOTHING: INLINE, READS: INLINE if store.inline_reads else WRITE_LANE}
-    lane_of.update({WRITES: WRITE_LANE, HASHES: HASH_LANE})
-    lanes = {}
-    for path, methods in ROUTES.items():
-        for method, route in methods.items():
-            does = (settings.rotate_refresh and route.does_rotating) or route.does
-            if lane_of[does] != INLINE:
-                lanes[method, path] = lane_of[does]
-    return lanes
 
 
 def is_for_the_page(path: str) -> bool:
@@ -1583,7 +1569,7 @@ def respond(app: App, request: Request) -> Response:
     except HTTPError as error:
         return error_response(error)
     except Refused as refused:
-        return refusal(app, request, route.refusal, refused)
+        return refused_response(app, request, route.refusal, refused)
     except Redo:
         raise
     except StoreFailed as error:
@@ -1598,15 +1584,15 @@ def respond(app: App, request: Request) -> Response:
 
 # ==== Part III: Bytes move ================================================================================
 # The conversation with one client is a generator that moves no bytes itself, so the order of an HTTP exchange is read
-# from top to bottom. Two drivers run it: `Handler.handle` with blocking reads, under the standard library's own server,
-# and `Server`, one loop around one selector, for thousands of clients.
+# from top to bottom. `Handler.handle` drives it with blocking reads, under the standard library's own server:
+# `ThreadingHTTPServer(address, handler_for(App(settings, MemoryStore())))` is a complete login server.
 
 
 # ---- Conversation ----------------------------------------------------------------------------------------
 # One client's side of HTTP, from its first byte to the last answer. Where the generator stands is the state of the
 # connection.
 
-COMPLAINT_SECONDS = 60.0  # between two lines in the log about the same trouble
+REPEAT_SECONDS = 60.0  # between two lines in the log about the same trouble
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"  # RFC 9110 §15.2.1
 
 
@@ -1647,7 +1633,7 @@ class Handler(BaseHTTPRequestHandler):
                     answer = self.log_and_render(response, request, keep_alive)
                     if not keep_alive:
                         return answer
-                elif (head := framer.expecting()) is not None:
+                elif (head := framer.expecting_continue()) is not None:
                     # A body that will be refused is not asked for (RFC 9110 §10.1.1).
                     find_route(self.app, head)
                     answer = CONTINUE
@@ -1660,7 +1646,7 @@ class Handler(BaseHTTPRequestHandler):
             if not framer.busy:
                 return b""
             fault = HTTPError(408, "timeout", "The request took too long to arrive.")
-        return self.log_and_render(error_response(fault), framer.begun(), keep_alive=False)
+        return self.log_and_render(error_response(fault), framer.partial_request(), keep_alive=False)
 
     def log_and_render(self, response: Response, request: Request, keep_alive: bool) -> bytes:
         """Add CORS fields, log the events, and return the bytes of the response."""
@@ -1669,7 +1655,7 @@ class Handler(BaseHTTPRequestHandler):
             response = add_cors_headers(app, request, response)
         for event in response.events:
             if event.name == "database":
-                app.log_seldom(event, COMPLAINT_SECONDS)
+                app.log_seldom(event, REPEAT_SECONDS)
             else:
                 app.log(event)
         for event in request.events:
@@ -1702,6 +1688,12 @@ def handler_for(app: App) -> type[Handler]:
     return type("Handler", (Handler,), {"app": app})
 
 
+# ==== Part IV: What keeps it standing =====================================================================
+# `Server` drives the same conversations for thousands of clients: one loop around one selector, with threads for what
+# would make it wait. Then what an operator needs: a log that never stalls the server, stores that last, settings whose
+# faults are said in one sentence each, a start that refuses what is dangerous in the open, and commands.
+
+
 # ---- Lanes -----------------------------------------------------------------------------------------------
 # Where requests are answered that the loop must not wait for: password work in a few threads, writing in one thread
 # that takes all waiting requests into one commit.
@@ -1712,6 +1704,23 @@ HASHES_AT_ONCE = min(8, max(1, PROCESSORS - 1))  # 16 MiB each; one processor is
 MAX_WAITING_LOGINS = 64
 MAX_SERVED_PLACES = 1_000  # remembered
 WRITES_AT_ONCE = 256  # requests to a commit
+
+
+# Where a request is answered: INLINE is the loop, which must not wait.
+INLINE, WRITE_LANE, HASH_LANE = "inline", "write", "hash"
+
+
+def lanes_of(settings: Settings, store: Store) -> dict[tuple[str, str], str]:
+    """Return the lane of each (method, path) that is not answered on the loop."""
+    lane_of = {NOTHING: INLINE, READS: INLINE if store.inline_reads else WRITE_LANE}
+    lane_of.update({WRITES: WRITE_LANE, HASHES: HASH_LANE})
+    lanes = {}
+    for path, methods in ROUTES.items():
+        for method, route in methods.items():
+            does = (settings.rotate_refresh and route.does_rotating) or route.does
+            if lane_of[does] != INLINE:
+                lanes[method, path] = lane_of[does]
+    return lanes
 
 
 class Client(Handler):
@@ -1838,7 +1847,7 @@ class Lanes:
         self._answered(login.client, response)
         self._start_hashing()
 
-    def hand_over(self) -> None:
+    def flush_writes(self) -> None:
         """Let the writer have what this turn has for it."""
         if self._pending:
             self._writes.put(self._pending)
@@ -1886,7 +1895,7 @@ IDLE_SECONDS = 30.0  # between two requests
 WRITE_SECONDS = 10.0  # for a client to take an answer
 LINGER_SECONDS = 2.0  # for a client to close, once the last answer is sent
 SWEEP_SECONDS = 1.0  # between two looks at the deadlines
-REST_SECONDS = 0.1  # without accepting, once that has failed; between two looks while stopping
+PAUSE_SECONDS = 0.1  # without accepting, once that has failed; between two looks while stopping
 TURN_SECONDS = 0.005  # of receiving, and of answering, before what has been answered is sent
 SHUTDOWN_SECONDS = 10.0  # for answers in flight when told to stop
 LAST_SECONDS = 0.5  # for an idle client, after `stop`, to send a request that is still answered
@@ -1993,60 +2002,60 @@ class Server:
         tls: ssl.SSLContext | None = None,
         capacity: int = MAX_CONNECTIONS,
         clock: Callable[[], float] = time.monotonic,
-        every_second: Callable[[], None] = lambda: None,
+        on_sweep: Callable[[], None] = lambda: None,
     ) -> None:
         """At most `capacity` clients are connected at one time. `clock` returns monotonic seconds."""
         self.app, self.clients, self.stopping = app, set[Client](), False
         self._sockets, self._tls, self._capacity, self._clock = sockets, tls, capacity, clock
-        self._every_second = every_second
+        self._on_sweep = on_sweep
         self._lane_of = lanes_of(app.settings, app.store)
         self._selector = selectors.DefaultSelector()
         # Functions to be called on the loop, and the socket that wakes it for them.
-        self._mail: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = queue.SimpleQueue()
-        self._bell, self.waker = socket.socketpair()
-        self._bell.setblocking(False)
-        self.waker.setblocking(False)
+        self._calls: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = queue.SimpleQueue()
+        self._wakeup_reader, self.wakeup_writer = socket.socketpair()
+        self._wakeup_reader.setblocking(False)
+        self.wakeup_writer.setblocking(False)
         # What is left of each phase for the next turn.
         self._ready: deque[Client | Callable[[], Any]] = deque()
         self._requests: deque[tuple[Client, Request]] = deque()
         self._outbox: list[tuple[Client, bytes]] = []
         self._now, self._end, self._listening = clock(), math.inf, False
-        self._resting_until = -math.inf
+        self._accept_again = -math.inf
 
     # -- the loop
 
     def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Call `ready` when listening, then accept and answer until told to stop; end in an orderly way."""
         self._lanes = Lanes(self.app, self.post, self._resume)
-        self._selector.register(self._bell, READABLE, self._read_mail)
+        self._selector.register(self._wakeup_reader, READABLE, self._run_calls)
         self._listen()
         ready()
         swept = self._now
         while not self.stopping or (self.clients and self._now < self._end):
-            pause = SWEEP_SECONDS if self._listening else REST_SECONDS
+            pause = SWEEP_SECONDS if self._listening else PAUSE_SECONDS
             self._turn(pause)
             if self._now >= swept + pause:
                 swept = self._now
                 self._sweep()
-                self._every_second()
+                self._on_sweep()
         for client in list(self.clients):
-            self._hang_up(client)
+            self._close(client)
         self._lanes.close()
-        for each in (self._selector, self._bell, self.waker):
+        for each in (self._selector, self._wakeup_reader, self.wakeup_writer):
             each.close()
 
     def post(self, function: Callable[..., None], *arguments: Any) -> None:
         """Have `function` called on the loop; may be called by any thread, and by a signal handler."""
-        self._mail.put((function, arguments))
+        self._calls.put((function, arguments))
         # OSError: so many have rung that it will wake anyway, or the loop has ended.
         with suppress(OSError):
-            self.waker.send(b"\0")
+            self.wakeup_writer.send(b"\0")
 
-    def _read_mail(self) -> None:
+    def _run_calls(self) -> None:
         with suppress(BlockingIOError):
-            self._bell.recv(4_096)
-        for _ in range(self._mail.qsize()):
-            function, arguments = self._mail.get()
+            self._wakeup_reader.recv(4_096)
+        for _ in range(self._calls.qsize()):
+            function, arguments = self._calls.get()
             function(*arguments)
 
     def _turn(self, pause: float) -> None:
@@ -2059,7 +2068,7 @@ class Server:
         while self._ready and self._clock() <= end:
             ready = self._ready.popleft()
             if isinstance(ready, Client):
-                self._hear(ready)
+                self._receive_or_send(ready)
             else:
                 ready()
         if self._requests:
@@ -2071,7 +2080,7 @@ class Server:
                     response = self._respond(client, request)
                     if response is not None:
                         answered.append((client, response))
-            self._lanes.hand_over()
+            self._lanes.flush_writes()
             for client, response in answered:
                 self._resume(client, response)
         outbox, self._outbox = self._outbox, []
@@ -2091,11 +2100,11 @@ class Server:
 
     # -- one client
 
-    def _allow(self, client: Client, seconds: float) -> None:
+    def _set_deadline(self, client: Client, seconds: float) -> None:
         """Give the client `seconds` from now for what it has to do."""
         client.since, client.deadline = self._now, self._now + seconds
 
-    def _want(self, client: Client, events: int) -> None:
+    def _watch(self, client: Client, events: int) -> None:
         """Have the selector watch for `events` of the client; 0: for none."""
         client.wants = events
         if events != client.watched:
@@ -2110,11 +2119,11 @@ class Server:
             # The end has arrived already, together with data.
             self._ready.append(client)
 
-    def _hear(self, client: Client) -> None:
+    def _receive_or_send(self, client: Client) -> None:
         """Go on with a client whose socket is ready."""
         if not client.wants:
             # It sends more before it has an answer: that waits in the kernel.
-            self._want(client, 0)
+            self._watch(client, 0)
         elif client.wants == WRITABLE:
             self._outbox.append((client, b""))
         elif (data := self._receive(client)) is not None:
@@ -2122,7 +2131,7 @@ class Server:
                 self._resume(client, data)
             elif not data:
                 # What comes after the last answer is only read so that the answer is not lost.
-                self._hang_up(client)
+                self._close(client)
 
     def _receive(self, client: Client) -> bytes | None:
         """Return what has arrived, b"" at the end of the stream; None if that is nothing yet."""
@@ -2136,7 +2145,7 @@ class Server:
             client.conversation = None
             self._linger(client)
         except OSError:
-            self._hang_up(client)
+            self._close(client)
         return None
 
     def _resume(self, client: Client, outcome: Any) -> None:
@@ -2152,7 +2161,7 @@ class Server:
         except Exception:
             # One client's fault must not stop the others.
             logger.exception("a conversation broke off")
-            self._hang_up(client)
+            self._close(client)
         else:
             if isinstance(step, Request):
                 client.wants = 0
@@ -2161,9 +2170,9 @@ class Server:
                 client.wants = 0
                 self._outbox.append((client, step))
             else:
-                self._want(client, READABLE)
+                self._watch(client, READABLE)
                 if client.framer.busy and not begun:
-                    self._allow(client, REQUEST_SECONDS)
+                    self._set_deadline(client, REQUEST_SECONDS)
 
     def _send(self, client: Client, answer: bytes) -> None:
         """Send `answer`, after what was left of the one before; then go on, or close if it was the last."""
@@ -2177,20 +2186,20 @@ class Server:
         except (BlockingIOError, InterruptedError):
             blocked = True
         except OSError:
-            return self._hang_up(client)
+            return self._close(client)
         client.unsent = data
         if blocked:
-            self._want(client, WRITABLE)
+            self._watch(client, WRITABLE)
             if not begun:
-                self._allow(client, WRITE_SECONDS)
+                self._set_deadline(client, WRITE_SECONDS)
         elif client.conversation is None:
             self._linger(client)
         elif client.framer.busy:
-            self._allow(client, REQUEST_SECONDS)
+            self._set_deadline(client, REQUEST_SECONDS)
             self._resume(client, None)
         else:
-            self._allow(client, LAST_SECONDS if self.stopping else IDLE_SECONDS)
-            self._want(client, READABLE)
+            self._set_deadline(client, LAST_SECONDS if self.stopping else IDLE_SECONDS)
+            self._watch(client, READABLE)
         return None
 
     def _linger(self, client: Client) -> None:
@@ -2198,29 +2207,29 @@ class Server:
 
         To close at once, with input unread, would reset the connection and might destroy the answer (RFC 9112 §9.6).
         """
-        self._allow(client, LINGER_SECONDS)
+        self._set_deadline(client, LINGER_SECONDS)
         try:
             client.socket.shutdown(socket.SHUT_WR)
-            self._want(client, READABLE)
+            self._watch(client, READABLE)
         except OSError:
-            self._hang_up(client)
+            self._close(client)
 
-    def _hang_up(self, client: Client) -> None:
+    def _close(self, client: Client) -> None:
         """Close at once."""
         self.clients.discard(client)
         client.conversation, client.unsent = None, b""
-        self._want(client, 0)
+        self._watch(client, 0)
         client.socket.close()
 
     def _sweep(self) -> None:
-        """Time out clients past their deadline: 408 if a request has begun, otherwise just close. End a rest."""
+        """Time out clients past their deadline: 408 if a request has begun, else just close. End a pause."""
         for client in [each for each in self.clients if each.deadline < self._now and each.wants]:
             handshaking = self._tls and client.socket.handshaking
             if client.conversation is None or client.wants == WRITABLE or handshaking:
-                self._hang_up(client)
+                self._close(client)
             else:
                 self._resume(client, TimeoutError)
-        if not self._listening and not self.stopping and self._resting_until <= self._now:
+        if not self._listening and not self.stopping and self._accept_again <= self._now:
             self._listen()
 
     # -- who is let in
@@ -2231,18 +2240,18 @@ class Server:
         for listener in self._sockets:
             self._selector.register(listener, READABLE, partial(self._accept, listener))
 
-    def _rest(self, seconds: float) -> None:
+    def _pause_accepting(self, seconds: float) -> None:
         """Accept no clients for `seconds`: they wait in the kernel."""
         if self._listening:
             for listener in self._sockets:
                 self._selector.unregister(listener)
-        self._listening, self._resting_until = False, self._now + seconds
+        self._listening, self._accept_again = False, self._now + seconds
 
-    def _complain(self, reason: str) -> None:
+    def _accept_failed(self, reason: str) -> None:
         """Rest a moment, and log why: once a minute."""
-        self._rest(REST_SECONDS)
+        self._pause_accepting(PAUSE_SECONDS)
         event = Event("accept", {"result": reason, "connections": str(len(self.clients))})
-        self.app.log_seldom(event, COMPLAINT_SECONDS)
+        self.app.log_seldom(event, REPEAT_SECONDS)
 
     def _accept(self, listener: socket.socket) -> int:
         """Take in a few of those that wait at `listener`, and return how many. They count before any TLS handshake.
@@ -2254,7 +2263,7 @@ class Server:
             return 0
         self._drop(len(self.clients) - self._capacity)
         if len(self.clients) >= self._capacity + ACCEPTS_AT_ONCE:
-            self._complain("no_idle_client")
+            self._accept_failed("no_idle_client")
             return 0
         accepted = []
         for _ in range(ACCEPTS_AT_ONCE):
@@ -2266,21 +2275,21 @@ class Server:
                 # It may well fail again at once.
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     self._drop(1)
-                self._complain(errno.errorcode.get(error.errno or 0, "unknown"))
+                self._accept_failed(errno.errorcode.get(error.errno or 0, "unknown"))
                 break
         self._drop(len(self.clients) + len(accepted) - self._capacity)
         for peer, address in accepted:
-            self._take_in(peer, address[0])
+            self._add_client(peer, address[0])
         return len(accepted)
 
-    def _take_in(self, peer: socket.socket, address: str) -> None:
+    def _add_client(self, peer: socket.socket, address: str) -> None:
         """Begin a conversation."""
         peer.setblocking(False)
         client = Client(self.app, TLSSocket(peer, self._tls) if self._tls else peer, address)
         client.last = self.stopping
         self.clients.add(client)
-        self._allow(client, REQUEST_SECONDS)
-        self._want(client, READABLE)
+        self._set_deadline(client, REQUEST_SECONDS)
+        self._watch(client, READABLE)
 
     def _drop(self, excess: int) -> None:
         """Hang up on `excess` idle clients and a few more: largest place first, then the oldest."""
@@ -2289,14 +2298,14 @@ class Server:
             held = Counter(place for place, _ in idle)
             order = [(-held[place], each.framer.in_body, each.since, id(each), each) for place, each in idle]
             for *_, client in heapq.nsmallest(excess + self._capacity // SPARE_SHARE, order):
-                self._hang_up(client)
+                self._close(client)
 
     def stop(self) -> None:
         """Accept what is connected already, stop listening, answer what has arrived, close. Called on the loop."""
         if self.stopping:
             return
         self.stopping, self._end = True, self._now + SHUTDOWN_SECONDS
-        self._rest(math.inf)
+        self._pause_accepting(math.inf)
         for listener in self._sockets:
             for _ in range(BACKLOG // ACCEPTS_AT_ONCE):
                 if not self._accept(listener):
@@ -2306,11 +2315,6 @@ class Server:
             client.last = True
             if client.conversation and client.wants == READABLE and not client.framer.busy:
                 client.deadline = min(client.deadline, self._now + LAST_SECONDS)
-
-
-# ==== Part IV: What keeps it standing =====================================================================
-# What an operator needs: a log that never stalls the server, a store that lasts, settings whose faults are said in one
-# sentence each, a start that refuses what is dangerous in the open, and commands.
 
 
 # ---- Log -------------------------------------------------------------------------------------------------
@@ -2648,7 +2652,7 @@ class SQLiteStore:
 
     # -- users
 
-    def names(self) -> list[str]:
+    def user_names(self) -> list[str]:
         return [name for (name,) in self._rows("SELECT name FROM user ORDER BY name")]
 
     def add_user(self, name: str, password: str, epoch: str) -> bool:
@@ -2661,7 +2665,7 @@ class SQLiteStore:
     def rehash(self, name: str, old: str, password: str) -> None:
         self._changed("UPDATE user SET password = ? WHERE name = ? AND password = ?", password, name, old)
 
-    def new_epoch(self, name: str, epoch: str) -> bool:
+    def replace_epoch(self, name: str, epoch: str) -> bool:
         return self._changed("UPDATE user SET epoch = ? WHERE name = ?", epoch, name)
 
     def remove_user(self, name: str) -> bool:
@@ -2669,7 +2673,7 @@ class SQLiteStore:
 
     # -- sessions
 
-    def standing(self, name: str, sid: str, expires: int) -> Standing:
+    def look_up(self, name: str, sid: str, expires: int) -> Standing:
         (row,) = self._rows(
             "SELECT password, epoch, EXISTS (SELECT 1 FROM user), latest, generation, rotated, ended"
             " FROM pruned LEFT JOIN user ON name = ? LEFT JOIN session ON sid = ?",
@@ -2678,10 +2682,10 @@ class SQLiteStore:
         )
         return Standing(*row)
 
-    def begin(self, sid: str, expires: int) -> None:
+    def add_session(self, sid: str, expires: int) -> None:
         self._changed("INSERT INTO session VALUES (?, 0, 0, 0, ?)", sid, expires)
 
-    def advance(self, sid: str, generation: int, expires: int, now: float) -> bool:
+    def rotate_session(self, sid: str, generation: int, expires: int, now: float) -> bool:
         return self._changed(
             "INSERT INTO session (sid, generation, rotated, ended, expires) SELECT ?, ?, ?, 0, ?"
             " WHERE ? = 0 OR EXISTS (SELECT 1 FROM session WHERE sid = ?)"
@@ -2690,7 +2694,7 @@ class SQLiteStore:
             sid, generation + 1, now, expires, generation, sid,
         )  # fmt: skip
 
-    def end(self, sid: str, expires: int) -> None:
+    def end_session(self, sid: str, expires: int) -> None:
         self._changed(
             "INSERT INTO session (sid, generation, rotated, ended, expires) VALUES (?, 0, 0, 1, ?)"
             " ON CONFLICT (sid) DO UPDATE SET ended = 1",
@@ -2722,7 +2726,7 @@ class SQLiteStore:
                 )  # fmt: skip
             return wait
 
-    def forgive(self, key: bytes) -> None:
+    def clear_login_attempts(self, key: bytes) -> None:
         self._changed("DELETE FROM failure WHERE key = ?", key)
 
     # -- moving to another store, and from one
@@ -3028,7 +3032,7 @@ class EtcdStore:
 
     # -- users
 
-    def names(self) -> list[str]:
+    def user_names(self) -> list[str]:
         return [key.partition("/")[2] for key, value in self.dump("user") if value != GONE]
 
     @transaction
@@ -3050,7 +3054,7 @@ class EtcdStore:
             self._put(f"user/{name}", [password, epoch])
 
     @transaction
-    def new_epoch(self, name: str, epoch: str) -> bool:
+    def replace_epoch(self, name: str, epoch: str) -> bool:
         password, _ = self._get(f"user/{name}")[0] or GONE
         return password is not None and self._put(f"user/{name}", [password, epoch])
 
@@ -3061,7 +3065,7 @@ class EtcdStore:
     # -- sessions and attempts
 
     @transaction
-    def standing(self, name: str, sid: str, expires: int) -> Standing:
+    def look_up(self, name: str, sid: str, expires: int) -> Standing:
         user, row, pruned = self._get(f"user/{name}", f"session/{expires:014x}/{sid}", "pruned/latest")
         generation, rotated, ended = row or (None, 0.0, False)
         if generation:
@@ -3072,17 +3076,17 @@ class EtcdStore:
         return Standing(password, epoch, True, pruned or 0, generation, rotated, ended)
 
     @transaction
-    def begin(self, sid: str, expires: int) -> None:
+    def add_session(self, sid: str, expires: int) -> None:
         self.keep(f"session/{expires:014x}/{sid}", [0, 0.0, False])
 
     @transaction
-    def advance(self, sid: str, generation: int, expires: int, now: float) -> bool:
+    def rotate_session(self, sid: str, generation: int, expires: int, now: float) -> bool:
         key = f"session/{expires:014x}/{sid}"
         newest, _, ended = self._get(key)[0] or (0, 0.0, False)
         return newest == generation and not ended and self._put(key, [generation + 1, now, False])
 
     @transaction
-    def end(self, sid: str, expires: int) -> None:
+    def end_session(self, sid: str, expires: int) -> None:
         key = f"session/{expires:014x}/{sid}"
         generation, rotated, _ = self._get(key)[0] or (0, 0.0, False)
         self._put(key, [generation, rotated, True])
@@ -3096,7 +3100,7 @@ class EtcdStore:
         return wait
 
     @transaction
-    def forgive(self, key: bytes) -> None:
+    def clear_login_attempts(self, key: bytes) -> None:
         self._get(f"failure/{key.hex()}")
         self._put(f"failure/{key.hex()}", None)
 
@@ -3590,7 +3594,7 @@ def serve_until_signalled(server: Server, greeting: str) -> None:
         say(sys.stdout, greeting)
         notify_systemd("READY=1")
 
-    signal.set_wakeup_fd(server.waker.fileno(), warn_on_full_buffer=False)
+    signal.set_wakeup_fd(server.wakeup_writer.fileno(), warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)):
         # `nohup` ignores SIGHUP. A shell has its background jobs ignore SIGINT, which is not meant for us.
         if number in (signal.SIGTERM, signal.SIGINT) or signal.getsignal(number) != signal.SIG_IGN:
@@ -3610,7 +3614,7 @@ def serve_command(arguments: argparse.Namespace) -> int:
     store = open_store(settings)
     for name in settings.unknown:
         warn(f".env sets {name}, which is no setting of this server")
-    for risk in check_exposure(settings, bool(store.standing("", "", 0).any_user)):
+    for risk in check_exposure(settings, bool(store.look_up("", "", 0).any_user)):
         warn(risk)
     sockets = listen(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -3619,7 +3623,7 @@ def serve_command(arguments: argparse.Namespace) -> int:
     logging.basicConfig(stream=log, format=LOG_FORMAT, force=True)
     watchdog = partial(notify_systemd, "WATCHDOG=1")
     app = App(settings, store, log=log, page=arguments.page)
-    server = Server(app, sockets, tls, raise_descriptor_limit(), every_second=watchdog)
+    server = Server(app, sockets, tls, raise_descriptor_limit(), on_sweep=watchdog)
     about = {"version": minijwt.__version__, "url": url, "database": getattr(store, "path", "memory")}
     libraries = {"sqlite": sqlite3.sqlite_version, "openssl": ssl.OPENSSL_VERSION}
     log(Event("start", {**about, "python": sys.version.split()[0], **libraries}))
@@ -3685,7 +3689,7 @@ def user_command(arguments: argparse.Namespace) -> int:
     store = open_database(settings, create=action in ("add", "import"))
     accounts = Accounts(settings, store)
     if action == "list":
-        print("".join(each + "\n" for each in store.names()), end="")
+        print("".join(each + "\n" for each in store.user_names()), end="")
         return 0
     if action == "export":
         # Ended sessions first: a part of it must not bring them back to life.
@@ -3697,7 +3701,7 @@ def user_command(arguments: argparse.Namespace) -> int:
         number = import_rows(store, sys.stdin)
         say(sys.stderr, f"{PROGRAM}: {number} rows were read; what was in {store.path} already is as it was")
         return 0
-    if (store.standing(checked_name(name), "", 0).password is not None) == (action == "add"):
+    if (store.look_up(checked_name(name), "", 0).password is not None) == (action == "add"):
         hint = "already: `user passwd` changes the password" if action == "add" else f"in {store.path}"
         raise ValueError(f"there is {'a' if action == 'add' else 'no'} user {name} {hint}")
     if action == "add":
@@ -3706,7 +3710,7 @@ def user_command(arguments: argparse.Namespace) -> int:
         accounts.change_password(name, ask_password())
     elif action == "remove":
         accounts.remove_user(name)
-        if settings.private and not store.standing("", "", 0).any_user:
+        if settings.private and not store.look_up("", "", 0).any_user:
             warn(f"that was the last user: {DEMO_USERNAME} is let in again")
     else:
         accounts.end_sessions(name)

@@ -28,7 +28,7 @@ def credentials(username, password):
 def house(rotate=True, clock=None, store=None, **changes):
     """A server with the user ann."""
     app = build(clock, store, rotate_refresh=rotate, **changes)
-    if "ann" not in app.store.names():
+    if "ann" not in app.store.user_names():
         app.accounts.add_user("ann", PASSWORD)
     return app
 

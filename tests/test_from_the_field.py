@@ -45,7 +45,7 @@ AS_ROOT = pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason="o
 def with_ann(clock=None, **changes):
     """A server with a user of its own."""
     app = build(clock, **changes)
-    if "ann" not in app.store.names():
+    if "ann" not in app.store.user_names():
         app.accounts.add_user("ann", PASSWORD)
     return app
 
@@ -675,7 +675,7 @@ def test_6_the_reason_is_one_sentence_for_people():
 def test_6_the_demo_users_password_stays(old, status):
     app = build()
     assert change(app, "admin", old, NEW, host="localhost").status == status
-    assert attempt(app, "admin", "admin123", host="localhost").status == 200 and app.store.names() == []
+    assert attempt(app, "admin", "admin123", host="localhost").status == 200 and app.store.user_names() == []
 
 
 MALFORMED = [b"", b"username=ann&password=correct+horse", password_form("ann", PASSWORD, NEW) + b"&new_password=x" * 2]
@@ -734,7 +734,7 @@ def test_6_a_user_who_is_removed_meanwhile_stays_removed(monkeypatch):
     app.accounts.add_user("bob", PASSWORD)
     while_hashing(monkeypatch, lambda: app.accounts.remove_user("ann"))
     assert change(app, "ann", PASSWORD, NEW).status == 406
-    assert app.store.names() == ["bob"]
+    assert app.store.user_names() == ["bob"]
 
 
 def test_6_of_changes_that_race_one_stands_and_the_others_know(monkeypatch):
@@ -1102,8 +1102,8 @@ def test_9_and_while_it_is_corrupt():
 def test_9_the_store_is_looked_at_once_a_second():
     clock, looks = Clock(), []
     app = with_ann(clock)
-    real = app.store.standing
-    app.store.standing = lambda *arguments: looks.append(arguments) or real(*arguments)
+    real = app.store.look_up
+    app.store.look_up = lambda *arguments: looks.append(arguments) or real(*arguments)
     for clock.now in (NOW, NOW + 0.5, NOW + 0.9, NOW + 1, NOW + 1.5, NOW - 100, NOW - 99.5):
         assert server.respond(app, request()).status == 200
     assert len(looks) == 3
@@ -1116,9 +1116,9 @@ def test_9_a_store_that_fails_is_503_and_is_asked_no_more_often():
         calls.append(arguments)
         raise server.StoreFailed("disk I/O error")
 
-    app.store.standing = fails
+    app.store.look_up = fails
     assert [server.respond(app, request()).status for _ in range(5)] == [503] * 5 and len(calls) == 1
-    del app.store.standing
+    del app.store.look_up
     app.clock.now += 1
     assert server.respond(app, request()).status == 200
 
@@ -1155,7 +1155,7 @@ def test_9_no_systemd_and_one_that_is_gone_are_no_fault(monkeypatch, tmp_path):
 
 def test_9_the_watchdog_hears_of_a_loop_that_turns_and_nothing_of_one_that_hangs():
     heard, released, hung = [], threading.Event(), threading.Event()
-    with Timed(every_second=lambda: heard.append(timed.clock.now)) as timed:
+    with Timed(on_sweep=lambda: heard.append(timed.clock.now)) as timed:
         for _ in range(3):
             timed.wait(2)
         assert len(heard) >= 3
@@ -1545,7 +1545,7 @@ def test_16_the_new_files_log_is_not_unlinked_by_the_server_that_has_the_old_one
         assert (tmp_path / "minijwt.db-wal").stat().st_size > 0
         process.stop()
         assert (tmp_path / "minijwt.db-wal").stat().st_size > 0
-        assert fresh.names() == ["bob"]
+        assert fresh.user_names() == ["bob"]
         fresh.close()
 
 
@@ -2001,7 +2001,7 @@ JOINED = {
 def test_22_zero_width_joiners_between_letters_belong_to_names(name):
     app = build()
     app.accounts.add_user(name, PASSWORD)
-    assert attempt(app, name, PASSWORD).status == 200 and app.store.names() == [name]
+    assert attempt(app, name, PASSWORD).status == 200 and app.store.user_names() == [name]
 
 
 STRANGE = {

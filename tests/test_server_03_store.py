@@ -26,7 +26,7 @@ def store(request, monkeypatch, clock):
 
 def told(store, name="ann", sid="s", expires=FAR):
     """What the store says about a user and a session; where nothing is known, falsehood has several forms."""
-    said = store.standing(name, sid, expires)
+    said = store.look_up(name, sid, expires)
     return said._replace(any_user=bool(said.any_user), rotated=said.rotated or 0.0, ended=bool(said.ended))
 
 
@@ -63,7 +63,7 @@ def test_both_stores_have_every_verb_with_the_parameters_of_the_protocol(kind):
 
 
 def test_of_an_empty_store_nothing_is_known(store):
-    assert store.names() == []
+    assert store.user_names() == []
     assert told(store) == (None, None, False, 0, None, 0.0, False)
 
 
@@ -78,7 +78,7 @@ def test_names_are_listed_in_the_order_of_their_characters(store):
     names = ["", "A", "B", "a", "ab", "b", "\xe4", "\u738b", "\uffee", "\U0001f600"]
     for name in names[::-1]:
         assert store.add_user(name, "p", "e")
-    assert store.names() == names
+    assert store.user_names() == names
 
 
 def test_a_changed_password_comes_with_another_epoch(store):
@@ -95,7 +95,7 @@ def test_a_password_can_be_changed_only_if_the_old_one_is_still_there(store):
     assert store.change_password("ann", "r", "g", "p") is False
     assert told(store)[:2] == ("q", "f")
     assert store.change_password("bob", "q", "f", "p") is False
-    assert store.names() == ["ann"]
+    assert store.user_names() == ["ann"]
 
 
 def test_a_rehash_keeps_the_epoch_and_undoes_no_change(store):
@@ -104,13 +104,13 @@ def test_a_rehash_keeps_the_epoch_and_undoes_no_change(store):
     assert told(store)[:2] == ("stronger", "e")
     store.rehash("ann", "p", "late")
     store.rehash("bob", "p", "nobody's")
-    assert told(store)[:2] == ("stronger", "e") and store.names() == ["ann"]
+    assert told(store)[:2] == ("stronger", "e") and store.user_names() == ["ann"]
 
 
 def test_a_new_epoch_leaves_the_password(store):
-    assert store.new_epoch("ann", "f") is False
+    assert store.replace_epoch("ann", "f") is False
     store.add_user("ann", "p", "e")
-    assert store.new_epoch("ann", "f") is True
+    assert store.replace_epoch("ann", "f") is True
     assert told(store)[:2] == ("p", "f")
 
 
@@ -128,47 +128,47 @@ def test_a_removed_user_is_gone_and_can_be_added_again(store):
 
 def test_a_session_begins_without_a_row_or_with_one(store):
     assert session(store) == (None, 0.0, False)
-    done(store, "begin", "s", FAR)
+    done(store, "add_session", "s", FAR)
     assert session(store) == (0, 0.0, False)
 
 
 def test_each_generation_is_advanced_once(store):
-    assert done(store, "advance", "s", 0, FAR, NOW) is True
+    assert done(store, "rotate_session", "s", 0, FAR, NOW) is True
     assert session(store) == (1, NOW, False)
-    assert done(store, "advance", "s", 0, FAR, NOW + 1) is False
-    assert done(store, "advance", "s", 1, FAR, NOW + 2) is True
+    assert done(store, "rotate_session", "s", 0, FAR, NOW + 1) is False
+    assert done(store, "rotate_session", "s", 1, FAR, NOW + 2) is True
     assert session(store) == (2, NOW + 2, False)
     assert session(store, "another") == (None, 0.0, False)
 
 
 def test_a_session_that_was_begun_is_advanced_as_one_without_a_row(store):
-    done(store, "begin", "s", FAR)
-    assert done(store, "advance", "s", 0, FAR, NOW) is True
+    done(store, "add_session", "s", FAR)
+    assert done(store, "rotate_session", "s", 0, FAR, NOW) is True
     assert session(store) == (1, NOW, False)
 
 
 @pytest.mark.parametrize("generation", [1, 2, 7])
 def test_a_generation_that_was_never_given_out_is_not_advanced(store, generation):
-    assert done(store, "advance", "s", generation, FAR, NOW) is False
+    assert done(store, "rotate_session", "s", generation, FAR, NOW) is False
     assert session(store) == (None, 0.0, False)
-    done(store, "begin", "s", FAR)
-    assert done(store, "advance", "s", generation, FAR, NOW) is False
+    done(store, "add_session", "s", FAR)
+    assert done(store, "rotate_session", "s", generation, FAR, NOW) is False
     assert session(store) == (0, 0.0, False)
 
 
 def test_a_session_that_has_ended_is_never_advanced(store):
-    done(store, "advance", "s", 0, FAR, NOW)
-    done(store, "end", "s", FAR)
+    done(store, "rotate_session", "s", 0, FAR, NOW)
+    done(store, "end_session", "s", FAR)
     assert session(store) == (1, NOW, True)
-    assert done(store, "advance", "s", 1, FAR, NOW) is False
-    done(store, "end", "s", FAR)
+    assert done(store, "rotate_session", "s", 1, FAR, NOW) is False
+    done(store, "end_session", "s", FAR)
     assert session(store) == (1, NOW, True)
 
 
 def test_a_session_without_a_row_can_end(store):
-    done(store, "end", "s", FAR)
+    done(store, "end_session", "s", FAR)
     assert session(store)[2] is True
-    assert done(store, "advance", "s", 0, FAR, NOW) is False
+    assert done(store, "rotate_session", "s", 0, FAR, NOW) is False
 
 
 # -- what has expired is forgotten, and that this was done is not
@@ -181,10 +181,10 @@ def ended(store, ends):
 def test_only_what_has_expired_is_forgotten_and_in_small_steps(store, clock, monkeypatch):
     monkeypatch.setattr(server, "PRUNE_ROWS", 10)
     ends = {f"{number}": NOW + 10 for number in range(25)}
-    store.batch([lambda name=name: store.end(name, ends[name]) for name in ends])
+    store.batch([lambda name=name: store.end_session(name, ends[name]) for name in ends])
     for seconds, left in ((9, 25), (10, 15), (10, 5), (10, 0), (10, 0)):
         clock.now = NOW + seconds
-        done(store, "end", "living", FAR)
+        done(store, "end_session", "living", FAR)
         assert len(ended(store, ends)) == left
         assert told(store).pruned == (NOW + 10 if left < 25 else 0)
     assert session(store, "living")[2]
@@ -193,36 +193,36 @@ def test_only_what_has_expired_is_forgotten_and_in_small_steps(store, clock, mon
 def test_those_that_ended_first_are_forgotten_first(store, clock, monkeypatch):
     monkeypatch.setattr(server, "PRUNE_ROWS", 1)
     ends = {"late": NOW + 30, "early": NOW + 10, "middle": NOW + 20}
-    store.batch([lambda name=name: store.end(name, ends[name]) for name in ends])
+    store.batch([lambda name=name: store.end_session(name, ends[name]) for name in ends])
     clock.now += 100
     for left, pruned in ((["late", "middle"], NOW + 10), (["late"], NOW + 20), ([], NOW + 30)):
-        done(store, "end", "living", FAR)
+        done(store, "end_session", "living", FAR)
         assert (ended(store, ends), told(store).pruned) == (left, pruned)
 
 
 def test_the_end_that_was_forgotten_is_remembered_when_the_clock_goes_back(store, clock):
-    done(store, "end", "s", NOW + WEEK)
+    done(store, "end_session", "s", NOW + WEEK)
     clock.now += 2 * WEEK
-    done(store, "end", "other", NOW + 3 * WEEK)
+    done(store, "end_session", "other", NOW + 3 * WEEK)
     assert (session(store, "s", NOW + WEEK)[0], told(store).pruned) == (None, NOW + WEEK)
     clock.now = NOW
-    done(store, "end", "again", NOW + DAY)
+    done(store, "end_session", "again", NOW + DAY)
     clock.now = NOW + DAY
-    done(store, "end", "another", NOW + WEEK)
+    done(store, "end_session", "another", NOW + WEEK)
     assert (session(store, "again", NOW + DAY)[0], told(store).pruned) == (None, NOW + WEEK), "it never shrinks"
 
 
 def test_a_session_that_was_begun_in_spite_of_a_later_pruned_one_is_known(store, clock):
     clock.now += WEEK
-    done(store, "end", "old", NOW)
-    done(store, "end", "other", NOW + 2 * WEEK)
+    done(store, "end_session", "old", NOW)
+    done(store, "end_session", "other", NOW + 2 * WEEK)
     clock.now = NOW - DAY
-    done(store, "begin", "s", NOW - 1)
+    done(store, "add_session", "s", NOW - 1)
     assert session(store, "s", NOW - 1)[0] == 0 and told(store).pruned >= NOW
 
 
 def test_to_ask_forgets_nothing(store, clock):
-    done(store, "end", "s", NOW + 10)
+    done(store, "end_session", "s", NOW + 10)
     clock.now += WEEK
     for _ in range(3):
         assert session(store, "s", NOW + 10)[2] and told(store).pruned == 0
@@ -255,8 +255,8 @@ def test_to_be_turned_away_is_not_counted(store):
 
 def test_each_key_is_counted_alone_and_can_be_forgiven(store):
     assert [count(store, key) for key in (b"a", b"b") * 4] == [0] * 6 + [30] * 2
-    store.forgive(b"a")
-    store.forgive(b"nobody's")
+    store.clear_login_attempts(b"a")
+    store.clear_login_attempts(b"nobody's")
     assert (count(store, b"a"), count(store, b"b")) == (0, 30)
     assert [count(store, b"a") for _ in range(3)] == [0, 0, 30]
 
@@ -311,12 +311,12 @@ def test_a_batch_returns_all_results_in_order_and_each_work_sees_those_before_it
     works = [
         lambda: store.add_user("ann", "p", "e"),
         lambda: store.add_user("ann", "p2", "e2"),
-        lambda: store.names(),
-        lambda: store.advance("s", 0, FAR, NOW),
-        lambda: store.advance("s", 0, FAR, NOW),
-        lambda: store.standing("ann", "s", FAR).generation,
+        lambda: store.user_names(),
+        lambda: store.rotate_session("s", 0, FAR, NOW),
+        lambda: store.rotate_session("s", 0, FAR, NOW),
+        lambda: store.look_up("ann", "s", FAR).generation,
         lambda: count(store),
-        lambda: store.end("s", FAR),
+        lambda: store.end_session("s", FAR),
     ]
     assert store.batch(works) == [True, False, ["ann"], True, False, 1, 0, None]
     assert session(store) == (1, NOW, True)
@@ -327,21 +327,21 @@ def test_a_batch_returns_all_results_in_order_and_each_work_sees_those_before_it
 def test_who_only_reads_can_do_so_and_a_verb_that_may_not_write_there_asks_for_another_thread(store, several):
     store.add_user("ann", "p", "e")
     with store.reading(several):
-        assert store.names() == ["ann"] and told(store)[:2] == ("p", "e")
+        assert store.user_names() == ["ann"] and told(store)[:2] == ("p", "e")
         try:
-            wrote = store.advance("s", 0, FAR, NOW)
+            wrote = store.rotate_session("s", 0, FAR, NOW)
         except server.Redo:
             wrote = False
         assert told(store)[:2] == ("p", "e")
     assert session(store) == ((1, NOW, False) if wrote else (None, 0.0, False))
-    assert store.advance("t", 0, FAR, NOW) is True, "and afterwards all is as before"
+    assert store.rotate_session("t", 0, FAR, NOW) is True, "and afterwards all is as before"
 
 
 def test_a_store_that_was_closed_is_opened_again_by_the_next_verb(store):
     store.add_user("ann", "p", "e")
     for _ in range(2):
         store.close()
-        assert store.names() == ["ann"]
+        assert store.user_names() == ["ann"]
 
 
 # -- threads
@@ -351,7 +351,7 @@ COUNT = 30
 
 def test_of_threads_that_advance_one_generation_one_succeeds(store):
     for generation in range(3):
-        found = in_racing_threads(store, COUNT, lambda number: store.advance("s", generation, FAR, NOW))
+        found = in_racing_threads(store, COUNT, lambda number: store.rotate_session("s", generation, FAR, NOW))
         assert sorted(found) == [False] * (COUNT - 1) + [True]
     assert session(store) == (3, NOW, False)
 
@@ -361,15 +361,15 @@ def test_however_threads_race_a_session_that_has_ended_stays_so(store):
 
         def one(number, name=name):
             if number == COUNT // 2:
-                return store.end(name, FAR)
-            return [store.advance(name, generation, FAR, NOW) for generation in range(3)]
+                return store.end_session(name, FAR)
+            return [store.rotate_session(name, generation, FAR, NOW) for generation in range(3)]
 
         found = in_racing_threads(store, COUNT, one)
         advanced = [sum(made) for made in zip(*(each for each in found if each))]
         assert set(advanced) <= {0, 1}, "no generation twice"
         generation, _, has_ended = session(store, name)
         assert has_ended and (generation or 0) == sum(advanced)
-        assert store.advance(name, generation or 0, FAR, NOW) is False
+        assert store.rotate_session(name, generation or 0, FAR, NOW) is False
 
 
 def test_threads_that_guess_get_no_more_attempts_than_are_allowed(store):
@@ -390,9 +390,9 @@ def test_batches_of_one_thread_and_verbs_of_others_leave_each_other_whole(store)
 
     def one(number):
         if number % 2:
-            return [store.advance(f"{number} {turn}", 0, FAR, NOW) for turn in range(5)]
+            return [store.rotate_session(f"{number} {turn}", 0, FAR, NOW) for turn in range(5)]
         names = [f"batch {next(numbers)}" for _ in range(5)]
-        return store.batch([lambda name=name: store.advance(name, 0, FAR, NOW) for name in names])
+        return store.batch([lambda name=name: store.rotate_session(name, 0, FAR, NOW) for name in names])
 
     assert in_racing_threads(store, 10, one) == [[True] * 5] * 10
     assert session(store, "batch 24") == (1, NOW, False)

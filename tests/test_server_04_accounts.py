@@ -636,7 +636,7 @@ def test_an_access_token_of_an_old_secret_is_no_refresh_token():
 def prune(app):
     """Have the store forget what it does while it writes, until nothing is left to do."""
     for _ in range(5):
-        app.store.batch([lambda: app.store.end("of nobody", int(app.clock()) + 4 * WEEK)])
+        app.store.batch([lambda: app.store.end_session("of nobody", int(app.clock()) + 4 * WEEK)])
 
 
 @pytest.mark.parametrize("pruned", [False, True])
@@ -695,7 +695,7 @@ def test_a_password_and_a_name_are_the_same_in_every_unicode_form(text):
             assert attempt(app, unicodedata.normalize(typed, text), unicodedata.normalize(typed, text)).status == 200
         with pytest.raises(ValueError, match="already"):
             app.accounts.add_user(unicodedata.normalize("NFD", text), PASSWORD)
-        assert app.store.names() == [unicodedata.normalize("NFC", text)]
+        assert app.store.user_names() == [unicodedata.normalize("NFC", text)]
         app.accounts.end_sessions(unicodedata.normalize("NFD", text))
         app.accounts.change_password(unicodedata.normalize("NFD", text), PASSWORD)
         app.accounts.remove_user(unicodedata.normalize("NFD", text))
@@ -758,12 +758,12 @@ def check(name, password, sentence):
     if not sentence:
         app.accounts.add_user(name, password)
         assert enter(app, name, password)
-        assert app.store.names() == [unicodedata.normalize("NFC", name)]
+        assert app.store.user_names() == [unicodedata.normalize("NFC", name)]
         return
     with pytest.raises(ValueError, match=sentence) as error:
         app.accounts.add_user(name, password)
     assert str(error.value).isprintable() and (not password or password not in str(error.value))
-    assert app.store.names() == []
+    assert app.store.user_names() == []
 
 
 @pytest.mark.parametrize("password, sentence", [pytest.param(*case[1:], id=case[0]) for case in PASSWORDS])
@@ -917,7 +917,7 @@ def test_the_demo_user_keeps_the_password():
         change(app, "admin", "admin123")
     with pytest.raises(Refused, match="demo_user_not_local"):
         change(app, "admin", "admin123", local=False)
-    assert enter(app, "admin", "admin123") and app.store.names() == []
+    assert enter(app, "admin", "admin123") and app.store.user_names() == []
 
 
 @pytest.mark.parametrize("of_the_operator, good", [("the operator's", False), (BETTER, True)])
@@ -959,9 +959,9 @@ def test_a_weaker_stored_password_is_hashed_anew_at_login_and_sessions_live_on(c
     token = enter(weak)
     app = server.App(settings(), store, Clock(), cost=STRONGER)
     attempt(app, "ann", "wrong password")
-    assert store.standing("ann", "", 0).password.startswith(cost), "not for a wrong one"
+    assert store.look_up("ann", "", 0).password.startswith(cost), "not for a wrong one"
     assert attempt(app, "ann", PASSWORD).status == 200
-    assert store.standing("ann", "", 0).password.startswith(STRONGER + "$")
+    assert store.look_up("ann", "", 0).password.startswith(STRONGER + "$")
     assert attempt(app, "ann", PASSWORD).status == 200
     assert works(app, token)
 
@@ -969,14 +969,14 @@ def test_a_weaker_stored_password_is_hashed_anew_at_login_and_sessions_live_on(c
 @pytest.mark.parametrize("cost", [CHEAP, STRONGER])
 def test_a_stored_password_that_is_no_weaker_is_left_as_it_is(cost):
     app = user_with(cost)
-    before = app.store.standing("ann", "", 0)
+    before = app.store.look_up("ann", "", 0)
     assert attempt(app, "ann", PASSWORD).status == 200
-    assert app.store.standing("ann", "", 0) == before
+    assert app.store.look_up("ann", "", 0) == before
 
 
 def test_a_password_changed_during_a_login_is_not_changed_back():
     app = user_with("pbkdf2$1")
-    old = app.store.standing("ann", "", 0).password
+    old = app.store.look_up("ann", "", 0).password
     app.accounts.change_password("ann", "another horse")
     app.store.rehash("ann", old, server.hash_password(PASSWORD, CHEAP))
     assert attempt(app, "ann", PASSWORD).status == 406
@@ -1334,7 +1334,7 @@ class Life:
         return True
 
     def epoch(self, name):
-        return self.app.store.standing(name, "", 0).epoch
+        return self.app.store.look_up(name, "", 0).epoch
 
     def add(self):
         name = self.random.choice(self.NAMES)

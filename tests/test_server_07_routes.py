@@ -153,7 +153,7 @@ def failing(error):
 
 def test_a_store_that_fails_is_a_503_that_says_when_to_try_again():
     app = build()
-    app.store.standing = app.store.end = failing(server.StoreFailed("disk I/O error"))
+    app.store.look_up = app.store.end_session = failing(server.StoreFailed("disk I/O error"))
     token = refresh_token()
     for path, sent in (("/login", {"content_type": FORM}), ("/refresh", {"cookie": f"jwt={token}"})):
         answer = post(app, path, LOGIN, **sent)
@@ -177,7 +177,7 @@ def test_a_password_that_cannot_be_hashed_is_a_503_too(monkeypatch, path):
 
 def test_redo_reaches_the_caller():
     app = build()
-    app.store.standing = failing(server.Redo())
+    app.store.look_up = failing(server.Redo())
     with pytest.raises(server.Redo):
         post(app, "/refresh", cookie=f"jwt={refresh_token()}")
 

@@ -133,7 +133,7 @@ def test_a_fault_in_one_conversation_ends_that_one_and_no_other(running, monkeyp
 
 def test_what_is_to_be_done_every_second_is_done_every_second():
     calls = []
-    counted = Timed(every_second=lambda: calls.append(counted.clock.now))
+    counted = Timed(on_sweep=lambda: calls.append(counted.clock.now))
     for seconds in (0.5, 0.5, 1, 5):
         counted.wait(seconds)
     counted.stop()
@@ -579,7 +579,7 @@ def test_a_request_that_is_being_answered_is_never_dropped(crowded, monkeypatch)
 
 def test_while_all_are_busy_newcomers_wait_in_the_kernel(monkeypatch):
     monkeypatch.setattr(server, "ACCEPTS_AT_ONCE", 1)
-    monkeypatch.setattr(server, "REST_SECONDS", 0.001)
+    monkeypatch.setattr(server, "PAUSE_SECONDS", 0.001)
     log, gate = [], Gate(monkeypatch)
     running = Running(build(log=log), capacity=1)
     with contextlib.ExitStack() as stack:
@@ -622,7 +622,7 @@ def failing():
 
 
 def test_without_descriptors_it_rests_a_moment_drops_an_idle_client_and_complains_once(failing, monkeypatch):
-    monkeypatch.setattr(server, "REST_SECONDS", 0.001)
+    monkeypatch.setattr(server, "PAUSE_SECONDS", 0.001)
     running, log, listener = failing
     with running.connect() as idle:
         wait_until(lambda: running.server.clients)
@@ -636,7 +636,7 @@ def test_without_descriptors_it_rests_a_moment_drops_an_idle_client_and_complain
 
 
 def test_a_client_that_the_network_has_lost_costs_no_other_its_place(failing, monkeypatch):
-    monkeypatch.setattr(server, "REST_SECONDS", 0.001)
+    monkeypatch.setattr(server, "PAUSE_SECONDS", 0.001)
     running, log, listener = failing
     with running.connect() as idle:
         wait_until(lambda: running.server.clients)

@@ -49,7 +49,7 @@ def test_the_file_and_its_companions_are_for_their_owner_alone(tmp_path, umask):
     before = os.umask(umask)
     try:
         store = server.SQLiteStore(path)
-        store.end("x", 1)
+        store.end_session("x", 1)
         assert {name: mode(tmp_path / name) for name in os.listdir(tmp_path)} == {
             "users.db": 0o600,
             "users.db-wal": 0o600,
@@ -88,7 +88,7 @@ def test_it_is_in_wal_mode_and_every_commit_reaches_the_disk(monkeypatch):
 
     store = new_store()
     kind.before = staticmethod(before)
-    store.end("x", NOW)
+    store.end_session("x", NOW)
     assert seen == [[2, server.BUSY_SECONDS * 1_000]]
     assert rows(store, "PRAGMA journal_mode") == [("wal",)]
     assert rows(store, "PRAGMA application_id") == [(server.APPLICATION_ID,)]
@@ -100,7 +100,7 @@ def test_what_was_stored_is_there_when_it_is_opened_again(tmp_path):
     token = follow(app, enter(app))
     app.store.close()
     again = build(store=server.SQLiteStore(path, Clock()), rotate_refresh=True)
-    assert again.store.names() == ["ann"] and works(again, token)
+    assert again.store.user_names() == ["ann"] and works(again, token)
     again.store.close()
 
 
@@ -111,7 +111,7 @@ def test_many_may_make_the_same_file_at_once(tmp_path):
         def one(n, path=path):
             store = server.SQLiteStore(path)
             store.add_user(str(n), "p", "e")
-            names = store.names()
+            names = store.user_names()
             store.close()
             return str(n) in names
 
@@ -211,10 +211,10 @@ def test_a_file_of_schema_1_is_migrated_and_nothing_is_lost_but_the_tutorials_us
         assert rows(store, "PRAGMA user_version") == [(2,)]
         assert rows(store, "SELECT * FROM user ORDER BY name") == [
             ("ann", "scrypt$2$1$1$00$00", "e" * 16), ("bob", "pbkdf2$1$00$00", "f" * 16)]  # fmt: skip
-        assert store.standing("ann", "rotated", 0)[2:] == (1, 1_799_999_999, 3, NOW + 0.5, 0)
-        assert store.standing("bob", "ended", 0).ended
+        assert store.look_up("ann", "rotated", 0)[2:] == (1, 1_799_999_999, 3, NOW + 0.5, 0)
+        assert store.look_up("bob", "ended", 0).ended
         assert store.count_login_attempt(b"\0\xff", NOW, 10) == 30
-        store.forgive(b"\0\xff")
+        store.clear_login_attempts(b"\0\xff")
         rows(store, "SELECT 1")
         store.close()
         old = [(b"\0\xff", 12, NOW + 30, NOW + DAY)]
@@ -231,7 +231,7 @@ def test_a_migrated_file_has_the_tables_of_a_new_one(tmp_path):
         store = server.SQLiteStore(str(tmp_path / name))
         tables = rows(store, "SELECT name FROM sqlite_master ORDER BY name")
         shapes.append([(table, rows(store, f"PRAGMA table_info('{table}')")) for (table,) in tables])
-        assert store.add_user("cy", "p", "e") and store.names()[-1] == "cy"
+        assert store.add_user("cy", "p", "e") and store.user_names()[-1] == "cy"
         store.close()
     assert shapes[0] == shapes[1]
 
@@ -253,7 +253,7 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was_and_the_next_one_succe
     db.close()
     kind.before = staticmethod(lambda connection, statement: None)
     store = server.SQLiteStore(str(path))
-    assert store.names() == ["ann", "bob"]
+    assert store.user_names() == ["ann", "bob"]
     store.close()
 
 
@@ -263,7 +263,7 @@ def test_many_may_migrate_the_same_file_at_once(tmp_path):
 
     def one(number):
         store = server.SQLiteStore(path)
-        names = store.names()
+        names = store.user_names()
         store.close()
         return names
 
@@ -302,28 +302,28 @@ class Moved:
 def test_a_file_that_is_gone_or_another_one_is_a_fault_until_it_is_back(tmp_path, replaced):
     moved = Moved(tmp_path)
     store, clock = moved.store, moved.clock
-    assert store.names() == ["ann"]
+    assert store.user_names() == ["ann"]
     moved.away()
     if replaced:
         other = server.SQLiteStore(moved.path, clock)
         other.add_user("bob", "p", "e")
     with pytest.raises(server.StoreFailed, match="another file" if replaced else "No such file"):
-        store.end("s", NOW + DAY)
+        store.end_session("s", NOW + DAY)
     clock.now += 1
     for _ in range(3):
         with pytest.raises(server.StoreFailed):
-            store.names()
+            store.user_names()
         with pytest.raises(server.StoreFailed):
-            store.batch([lambda: store.end("s", NOW + DAY)])
+            store.batch([lambda: store.end_session("s", NOW + DAY)])
     if replaced:
-        assert other.names() == ["bob"]
+        assert other.user_names() == ["bob"]
         other.close()
     moved.back()
     clock.now += 1
-    assert store.names() == ["ann"]
-    assert store.standing("ann", "s", NOW + DAY).generation is None, "and nothing was written anywhere"
-    store.end("s", NOW + DAY)
-    assert store.standing("ann", "s", NOW + DAY).ended
+    assert store.user_names() == ["ann"]
+    assert store.look_up("ann", "s", NOW + DAY).generation is None, "and nothing was written anywhere"
+    store.end_session("s", NOW + DAY)
+    assert store.look_up("ann", "s", NOW + DAY).ended
     store.close()
 
 
@@ -349,7 +349,7 @@ def test_a_server_whose_file_was_replaced_answers_503_and_leaves_the_new_one_alo
     for name in os.listdir(tmp_path / "aside"):
         os.rename(tmp_path / "aside" / name, tmp_path / name)
     old = server.SQLiteStore(str(path))
-    assert old.names() == ["ann"] and old.standing("ann", "5" * 32, 0).generation == 1
+    assert old.user_names() == ["ann"] and old.look_up("ann", "5" * 32, 0).generation == 1
     old.close()
 
 
@@ -362,16 +362,16 @@ def test_who_reads_several_things_sees_one_moment_and_who_reads_one_the_newest()
     for several, seen in ((True, "e"), (False, "f")):
         store.change_password("ann", "p", "e")
         with store.reading(several):
-            assert store.standing("ann", "", 0).epoch == "e"
-            in_threads(1, lambda number: [store.new_epoch("ann", "f"), store.close()])
-            assert store.standing("ann", "", 0).epoch == seen
-        assert store.standing("ann", "", 0).epoch == "f"
+            assert store.look_up("ann", "", 0).epoch == "e"
+            in_threads(1, lambda number: [store.replace_epoch("ann", "f"), store.close()])
+            assert store.look_up("ann", "", 0).epoch == seen
+        assert store.look_up("ann", "", 0).epoch == "f"
 
 
 WRITING = {
     "add_user": ("bob", "p", "e"), "change_password": ("ann", "p", "e"), "rehash": ("ann", "p", "q"),
-    "new_epoch": ("ann", "e"), "remove_user": ("ann",), "begin": ("s", NOW), "advance": ("s", 0, NOW, NOW),
-    "end": ("s", NOW), "count_login_attempt": (b"k", NOW, 10), "forgive": (b"k",),
+    "replace_epoch": ("ann", "e"), "remove_user": ("ann",), "add_session": ("s", NOW), "rotate_session": ("s", 0, NOW, NOW),
+    "end_session": ("s", NOW), "count_login_attempt": (b"k", NOW, 10), "clear_login_attempts": (b"k",),
 }  # fmt: skip
 
 
@@ -382,7 +382,7 @@ def test_whatever_writes_is_to_be_done_again_in_another_thread(verb, several):
     store.add_user("ann", "p", "e")
     with store.reading(several), pytest.raises(server.Redo):
         getattr(store, verb)(*WRITING[verb])
-    assert store.names() == ["ann"]
+    assert store.user_names() == ["ann"]
     getattr(store, verb)(*WRITING[verb])
 
 
@@ -430,8 +430,8 @@ def test_pruning_leaves_nothing_behind_and_goes_in_small_steps():
     clock = Clock()
     store = new_store(clock)
     count = 2 * server.PRUNE_ROWS + 50
-    store.batch([lambda n=n: store.end(f"{n}", NOW + 10) for n in range(count)])
-    store.end("living", NOW + 11)
+    store.batch([lambda n=n: store.end_session(f"{n}", NOW + 10) for n in range(count)])
+    store.end_session("living", NOW + 11)
     clock.now += 10
     left = []
     for _ in range(4):
@@ -458,7 +458,7 @@ def test_what_the_user_commands_do_is_seen_by_running_servers_at_once(tmp_path):
         assert command(tmp_path, "user", "logout", "ann", **environment)[0] == 0
         assert statuses() == [406, 406]
         store = server.SQLiteStore(str(path))
-        token = sign(epoch=store.standing("ann", "", 0).epoch, iat=now, exp=now + DAY)
+        token = sign(epoch=store.look_up("ann", "", 0).epoch, iat=now, exp=now + DAY)
         store.close()
         assert statuses() == [200, 200]
         first.exchange(raw_logout(token))
@@ -627,7 +627,7 @@ def test_what_comes_after_a_lost_transaction_is_not_kept_either(monkeypatch):
 
     with pytest.raises(server.StoreFailed, match="the transaction was lost"):
         app.store.batch([unlucky, lambda: use(app, tokens[1])])
-    assert [app.store.standing("ann", claims_of(token)["sid"], 0).generation for token in tokens] == [None, None]
+    assert [app.store.look_up("ann", claims_of(token)["sid"], 0).generation for token in tokens] == [None, None]
 
 
 def test_a_full_disk_is_a_503_and_recovers(monkeypatch):
@@ -639,7 +639,7 @@ def test_a_full_disk_is_a_503_and_recovers(monkeypatch):
     state["on"] = True
     seen, held = set(), []
     for number in range(300):  # until the pages that are there are full
-        answer = use(app, sign("ann", f"{number}" * 40, epoch=app.store.standing("ann", "", 0).epoch))
+        answer = use(app, sign("ann", f"{number}" * 40, epoch=app.store.look_up("ann", "", 0).epoch))
         seen.add(answer.status)
         held += [cookie_of(answer)] if answer.status == 200 else []
         if answer.status == 503:

@@ -63,7 +63,7 @@ def test_both_stores_have_every_verb_with_the_parameters_of_the_protocol():
 
 
 def test_of_an_empty_store_nothing_is_known(store):
-    assert store.names() == []
+    assert store.user_names() == []
     assert told(store) == (None, None, True, 0, None, 0.0, False), "there is no demo user"
 
 
@@ -78,19 +78,19 @@ def test_a_removed_user_is_gone_and_can_be_added_again(store):
     assert store.remove_user("ann") is False
     store.add_user("ann", "p", "e")
     assert store.remove_user("ann") is True
-    assert told(store)[:2] == (None, None) and store.names() == []
+    assert told(store)[:2] == (None, None) and store.user_names() == []
     assert store.remove_user("ann") is False
-    assert store.change_password("ann", "q", "f") is store.new_epoch("ann", "f") is False
-    assert store.add_user("ann", "q", "f") is True and store.names() == ["ann"]
+    assert store.change_password("ann", "q", "f") is store.replace_epoch("ann", "f") is False
+    assert store.add_user("ann", "q", "f") is True and store.user_names() == ["ann"]
 
 
 @pytest.mark.parametrize("several", [False, True])
 def test_who_only_reads_can_do_so_and_a_verb_that_may_not_write_there_asks_for_another_thread(store, several):
     with store.reading(several):
-        for verb in (store.names, lambda: told(store), lambda: store.advance("s", 0, FAR, NOW)):
+        for verb in (store.user_names, lambda: told(store), lambda: store.rotate_session("s", 0, FAR, NOW)):
             with pytest.raises(server.Redo):
                 verb()
-    assert store.advance("s", 0, FAR, NOW) is True, "and afterwards all is as before"
+    assert store.rotate_session("s", 0, FAR, NOW) is True, "and afterwards all is as before"
 
 
 def test_a_batch_returns_all_results_in_order_and_each_work_sees_those_before_it(store):
@@ -98,11 +98,11 @@ def test_a_batch_returns_all_results_in_order_and_each_work_sees_those_before_it
         lambda: store.add_user("ann", "p", "e"),
         lambda: store.add_user("ann", "p2", "e2"),
         lambda: told(store)[0],
-        lambda: store.advance("s", 0, FAR, NOW),
-        lambda: store.advance("s", 0, FAR, NOW),
-        lambda: store.standing("ann", "s", FAR).generation,
+        lambda: store.rotate_session("s", 0, FAR, NOW),
+        lambda: store.rotate_session("s", 0, FAR, NOW),
+        lambda: store.look_up("ann", "s", FAR).generation,
         lambda: count(store),
-        lambda: store.end("s", FAR),
+        lambda: store.end_session("s", FAR),
     ]
     assert store.batch(works) == [True, False, "p", True, False, 1, 0, None]
     assert session(store) == (1, NOW, True)
@@ -115,10 +115,10 @@ def test_a_late_request_that_added_a_user_does_not_bring_a_removed_one_back():
         store, held = open_store([etcd.port], Clock()), []
         etcd.after = lambda path, body: held.append(body) if "requestTxn" in str(body) else None
         store.add_user("ann", "p", "e")
-        store.advance("s", 0, FAR, NOW)
+        store.rotate_session("s", 0, FAR, NOW)
         etcd.after = lambda path, body: None
         store.remove_user("ann")
-        store.end("s", FAR)
+        store.end_session("s", FAR)
         for body in held:
             etcd.rows.txn(body)
         assert told(store)[:2] == (None, None) and session(store) == (1, NOW, True)
@@ -162,10 +162,10 @@ def test_a_node_that_fails_is_left_for_another_and_what_was_done_is_not_done_twi
     store = open_store([first.port, second.port], clock)
     setattr(first, when, BROKEN[fault])
     assert store.add_user("ann", "p", "e") is True
-    store.advance("s", 0, FAR, NOW)
+    store.rotate_session("s", 0, FAR, NOW)
     assert session(store) == (1, NOW, False)
     assert store.change_password("ann", "q", "f", "p") is True and told(store)[:2] == ("q", "f")
-    store.end("s", FAR)
+    store.end_session("s", FAR)
     assert session(store) == (1, NOW, True)
     store.close()
 
@@ -178,11 +178,11 @@ def test_without_a_node_that_answers_the_store_fails_in_time_and_heals_by_itself
         node.before = BROKEN[fault]
     began = time.monotonic()
     with pytest.raises(server.StoreFailed) as failure:
-        store.standing("ann", "s", FAR)
+        store.look_up("ann", "s", FAR)
     assert "127.0.0.1:" in str(failure.value) and "\n" not in str(failure.value)
     asked = sum(len(node.asked) for node in pair)
     with pytest.raises(server.StoreFailed):
-        store.standing("ann", "s", FAR)
+        store.look_up("ann", "s", FAR)
     assert sum(len(node.asked) for node in pair) == asked, "for a moment, no node is asked"
     assert time.monotonic() - began < 2
     for node in pair:
@@ -195,11 +195,11 @@ def test_without_a_node_that_answers_the_store_fails_in_time_and_heals_by_itself
 def test_seconds_in_which_no_node_answers_do_not_count_for_the_grace(pair, impatient, clock):
     first, _ = pair
     store = open_store([first.port], clock)
-    store.advance("s", 0, FAR, NOW)
+    store.rotate_session("s", 0, FAR, NOW)
     clock.now += 10
     first.before = BROKEN["no leader"]
     with pytest.raises(server.StoreFailed):
-        store.standing("ann", "s", FAR)
+        store.look_up("ann", "s", FAR)
     clock.now += 40
     first.before = lambda path, body: None
     time.sleep(server.SILENT_SECONDS)
@@ -212,9 +212,9 @@ def test_seconds_in_which_no_node_answers_do_not_count_for_the_grace(pair, impat
 def test_of_two_stores_that_race_only_one_rotates(fake, clock):
     prefix = f"test-{next(prefixes)}"
     one, other = open_store([fake.port], clock, prefix), open_store([fake.port], clock, prefix)
-    assert other.standing("ann", "s", FAR).generation is None
-    assert (one.advance("s", 0, FAR, NOW), other.advance("s", 0, FAR, NOW)) == (True, False)
-    one.end("s", FAR)
+    assert other.look_up("ann", "s", FAR).generation is None
+    assert (one.rotate_session("s", 0, FAR, NOW), other.rotate_session("s", 0, FAR, NOW)) == (True, False)
+    one.end_session("s", FAR)
     assert session(other) == (1, NOW, True)
     one.close()
     other.close()
@@ -224,10 +224,10 @@ def test_a_large_batch_asks_etcd_for_no_more_than_it_takes(fake, clock):
     """The etcd in a thread refuses more operations than etcd's 128, and a key that is written twice."""
     store = open_store([fake.port], clock, f"test-{next(prefixes)}")
     before = len(fake.asked)
-    works = [lambda number=number: store.advance(f"{number}", 0, FAR, NOW) for number in range(256)]
+    works = [lambda number=number: store.rotate_session(f"{number}", 0, FAR, NOW) for number in range(256)]
     assert store.batch(works) == [True] * 256
     assert len(fake.asked) - before == 6, "three that read, three that write"
-    cookies = [lambda n=n: [store.end(f"{n} {each}", FAR) for each in range(server.MAX_COOKIES)] for n in range(100)]
+    cookies = [lambda n=n: [store.end_session(f"{n} {each}", FAR) for each in range(server.MAX_COOKIES)] for n in range(100)]
     store.batch(cookies)
     assert session(store, "99 7")[2]
     store.close()
@@ -404,7 +404,7 @@ def test_users_and_sessions_move_to_etcd_and_back_and_nobody_is_logged_out(tmp_p
         assert command(tmp_path, "user", "list", **there, **SECRETS)[:2] == (0, "ann\n")
     assert command(tmp_path, "user", "import", stdin=exported, **back, **SECRETS)[0] == 0
     again = build(store=server.SQLiteStore(str(tmp_path / "b.db"), Clock()), rotate_refresh=True)
-    assert again.store.names() == ["ann"] and told(again.store).pruned == 7
+    assert again.store.user_names() == ["ann"] and told(again.store).pruned == 7
     assert works(again, third) and use(again, gone).status == 406
     again.store.close()
 
@@ -464,5 +464,5 @@ def test_a_backup_is_restored_as_it_was(tmp_path):
         cluster.start(0)
         cluster.wait()
         store = open_store(cluster.ports, Clock())
-        assert store.names() == ["ann"]
+        assert store.user_names() == ["ann"]
         store.close()

@@ -337,7 +337,7 @@ def test_the_user_commands_as_one_transcript(cheap):
         said = re.sub(r"^20\S+ ", "", found[2].replace(directory, ""))
         assert (*found[:2], said) == (status, out, f"{sentence}\n" if sentence else ""), line
     store = server.SQLiteStore("users.db")
-    assert server.check_password("a third horse", store.standing("ann", "", 0).password)
+    assert server.check_password("a third horse", store.look_up("ann", "", 0).password)
     store.close()
 
 

@@ -88,7 +88,7 @@ class Ours(Side):
         settings = server.read_settings(server.parse_dotenv(server.HARDENED.format(**new_secrets())), dotenv="")
         store = serverkit.new_store(self.clock)
         self.app = server.App(settings, store, self.clock, cost=cost)
-        self.key, self.state = settings.refresh_secrets[0], (store, "standing")
+        self.key, self.state = settings.refresh_secrets[0], (store, "look_up")
         for user in (ALICE, MALLORY):
             self.app.accounts.add_user(*user)
 
