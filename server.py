@@ -1941,9 +1941,10 @@ class TLSSocket:
             if self.handshaking:
                 self._tls.do_handshake()
                 self.handshaking = False
-            while piece := self._tls.read(size):
-                data += piece
-            self.ended = True
+            # A read that finds no whole record is an exception, and costs as much as one that does: avoid the last one.
+            while not self.ended and (not data or self._incoming.pending or self._tls.pending()):
+                piece = self._tls.read(size)
+                data, self.ended = data + piece, not piece
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLEOFError:
@@ -1977,7 +1978,8 @@ class TLSSocket:
             raise BlockingIOError
 
     def _pass_on(self) -> None:
-        self._unsent += self._outgoing.read()
+        if self._outgoing.pending:
+            self._unsent += self._outgoing.read()
         if self._unsent:
             with suppress(BlockingIOError, InterruptedError):
                 self._unsent = self._unsent[self._plain.send(self._unsent) :]
