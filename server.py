@@ -2688,13 +2688,12 @@ class SQLiteStore:
         self._changed("INSERT INTO session VALUES (?, 0, 0, 0, ?)", sid, expires)
 
     def rotate_session(self, sid: str, generation: int, expires: int, now: float) -> bool:
-        return self._changed(
-            "INSERT INTO session (sid, generation, rotated, ended, expires) SELECT ?, ?, ?, 0, ?"
-            " WHERE ? = 0 OR EXISTS (SELECT 1 FROM session WHERE sid = ?)"
-            " ON CONFLICT (sid) DO UPDATE SET generation = excluded.generation, rotated = excluded.rotated"
-            " WHERE generation = excluded.generation - 1 AND NOT ended",
-            sid, generation + 1, now, expires, generation, sid,
-        )  # fmt: skip
+        update = "UPDATE session SET generation = ?, rotated = ? WHERE sid = ? AND generation = ? AND NOT ended"
+        if self._changed(update, generation + 1, now, sid, generation):
+            return True
+        # A session that has no row is of generation 0.
+        first = "INSERT OR IGNORE INTO session (sid, generation, rotated, ended, expires) VALUES (?, 1, ?, 0, ?)"
+        return generation == 0 and self._changed(first, sid, now, expires)
 
     def end_session(self, sid: str, expires: int) -> None:
         self._changed(
