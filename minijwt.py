@@ -37,6 +37,7 @@ from base64 import b64encode, urlsafe_b64decode
 from binascii import a2b_base64
 from calendar import timegm
 from collections.abc import Callable, Container, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple, TypedDict
@@ -60,8 +61,8 @@ MAX_DIGITS = 308  # digits of an integer: 308 always fit the double of other rea
 
 
 # ---- 1. Errors -------------------------------------------------------------------------------------------
-# Sorted by who must act: InvalidTokenError, the sender of the token; any other error, the programmer. Names and tree
-# are PyJWT's, and so is the error for a wrong `algorithms`, `audience` or `issuer`. Programs compare `code`, people
+# InvalidTokenError means that the token is bad; any other error, that the call is wrong. Names and tree are PyJWT's; as
+# there, a wrong `algorithms`, `audience` or `issuer` raises an InvalidTokenError too. Programs compare `code`, people
 # read the message. No message quotes a token, a key or a claim's value, because messages end up in logs.
 
 
@@ -137,7 +138,7 @@ if __name__ in sys.modules:
 
 
 # ---- 2. base64url ----------------------------------------------------------------------------------------
-# RFC 7515 §2: RFC 4648 §5 without padding. Knows bytes, not their meaning.
+# RFC 7515 §2: RFC 4648 §5 without padding.
 
 _TO_URL = bytes.maketrans(b"+/", b"-_")  # RFC 4648 §5: base64 with two other letters
 _FROM_URL = bytes.maketrans(b"-_", b"+/")
@@ -155,19 +156,17 @@ def base64url_decode(segment: bytes) -> bytes:
         raw = a2b_base64(segment.translate(_FROM_URL) + b"==")
     except ValueError:
         raise DecodeError("Invalid base64url: impossible length") from None
-    # a2b_base64 ignores white space, `+`, `/`, stray bits and more. Without this comparison one token would have many
-    # spellings, and a revoked token in another spelling would not be found in a list of revoked tokens.
+    # a2b_base64 ignores white space, `+`, `/`, stray bits, all that follows a `=`. The signature covers the text, so a
+    # respelled token fails anyway. This refuses a signer that spells otherwise: other readers would read other bytes.
     if base64url_encode(raw) != segment:
         raise DecodeError("Invalid base64url: not the canonical spelling")
     return raw
 
 
 # ---- 3. JSON ---------------------------------------------------------------------------------------------
-# RFC 8259, and RFC 7515 §4 / RFC 7519 §4 where they are stricter: one object, each name once. The reader refuses
-# every value that the writer refuses. Knows of tokens only which error to raise.
-# A value is read as json.dumps reads it: a dict by its `items()`; a str, int or float by the value of that base type,
-# whatever its methods return. It is read once: `encode` checks and writes the plain result. Otherwise a dict whose
-# `items()` masks a password would be checked masked and signed unmasked.
+# RFC 8259, and RFC 7515 §4 / RFC 7519 §4 where they are stricter: one object, each name once. The reader refuses each
+# value that the writer refuses. Values are made plain once, before any check, as json.dumps reads them (a dict by its
+# `items()`; a str, int or float by that base type's own value): so what is checked is what is signed.
 
 _TOO_LARGE = 10**MAX_DIGITS
 # Returns the JSON text of one str; not limited to ASCII.
@@ -201,7 +200,7 @@ _READ.update({str: str.__str__, int: int.__int__, float: float.__float__})
 
 
 def write_json(value: Any, default: Default = no_default, levels: int = MAX_JSON_DEPTH) -> str:
-    """Return `value` as compact JSON text; `default` is asked about values that JSON does not know.
+    """Return `value` as compact JSON text; `default` converts values that JSON does not know.
 
     Raises TypeError for what JSON cannot express (names must be str), ValueError for what `read_json` refuses: NaN,
     Infinity, numbers beyond a double, too many levels, cycles.
@@ -234,7 +233,7 @@ def write_json(value: Any, default: Default = no_default, levels: int = MAX_JSON
     for base, read in _READ.items():
         if issubclass(kind, base):
             return write_json(read(value), default, levels)
-    # One level less, or a `default` that returns its argument would never end.
+    # One level less: otherwise a `default` that returns its argument would recurse for ever.
     return write_json(default(value), default, levels - 1)
 
 
@@ -386,18 +385,19 @@ def sign(signing_input: bytes, key: bytes | Key) -> bytes:
 
 def check_signature(signing_input: bytes, signature_segment: bytes, key: bytes | Key) -> None:
     """Raise InvalidSignatureError unless `signature_segment` is what `key` gives, letter by letter (RFC 7515 §5.2)."""
+    # As it is spelled: decoded leniently, one signature has many spellings, and a revoked token would have another one.
     # `==` would stop at the first wrong byte, and its duration would tell a forger how many are right.
     if not hmac.compare_digest(sign(signing_input, key), signature_segment):
         message = "Signature verification failed"
         # The token is refused already, and its spelling is known to its sender: this tells a forger nothing.
         if re.search(rb"[^\w.-]", signing_input + signature_segment):
-            message += ": the token holds white space, padding or another character that base64url has not"
+            message += ": the token holds white space, padding or a character that is not base64url's"
         raise InvalidSignatureError(message)
 
 
 # ---- 5. Header -------------------------------------------------------------------------------------------
-# Takes a token apart and reads its header. Nothing here is verified, so nothing here chooses: the header *names* HS256,
-# or the token is refused. `kid`, `jwk`, `jku`, `x5u` are never followed.
+# Takes a token apart and reads its header. Nothing here is verified, so nothing in the header selects an algorithm or a
+# key: it *names* HS256, or the token is refused. `kid`, `jwk`, `jku`, `x5u` are never followed.
 
 _HEADER = {"alg": ALGORITHM, "typ": "JWT"}
 _HEADER_SEGMENT = base64url_encode(json_bytes(_HEADER))
@@ -427,7 +427,7 @@ def check_header(header: Mapping[str, Any]) -> None:
             raise DecodeError(f'Header parameter "{name}" must be a string')
     if "crit" in header:  # RFC 7515 §4.1.11
         raise DecodeError("Unsupported critical extension")
-    if header.get("b64", True) is not True:  # RFC 7797 §3: the payload would not be base64url
+    if header.get("b64", True) is not True:  # RFC 7797 §3: the payload is not base64url
         raise DecodeError("Unencoded payloads are not supported")
 
 
@@ -443,7 +443,7 @@ def read_header(segment: bytes) -> dict[str, Any]:
 
 def check_algorithm(header: Mapping[str, Any], algorithms: str | Container[str] | None) -> None:
     """Raise InvalidAlgorithmError unless the header names HS256 and the caller allows it (RFC 8725 §3.1)."""
-    # In a str, `in` would look for a part of it.
+    # On a str, `in` would match substrings.
     if isinstance(algorithms, str):
         algorithms = (algorithms,)
     if not algorithms:
@@ -461,7 +461,7 @@ def get_unverified_header(jwt: str | bytes) -> dict[str, Any]:
 
 
 # ---- 6. Claims -------------------------------------------------------------------------------------------
-# RFC 7519 §4.1. What the seven registered claims look like, and when they hold. Knows no bytes, no keys, no clock.
+# RFC 7519 §4.1. What the seven registered claims look like, and when they hold. No bytes, no keys, no clock.
 
 
 class Expected:
@@ -477,7 +477,9 @@ class Expected:
             raise TypeError("audience must be a string, iterable or None")
         self.now, self.strict_aud = now, strict_aud
         self.leeway = leeway.total_seconds() if isinstance(leeway, timedelta) else leeway
-        self.names: dict[str, Any] = {"iss": issuer, "aud": audience, "sub": subject}
+        if not isinstance(self.leeway, (float, int)):
+            raise TypeError(f"leeway must be seconds or a timedelta, not {type(leeway).__name__}")
+        self.wanted: dict[str, Any] = {"iss": issuer, "aud": audience, "sub": subject}
 
     # Both comparisons of times are written so that a NaN, in a caller's `now` or `leeway`, refuses the token.
     def check_begun(self, begin: float) -> None:
@@ -490,30 +492,28 @@ class Expected:
             raise ExpiredSignatureError("Signature has expired")
 
     def check_iss(self, iss: str) -> None:
-        issuer = self.names["iss"]
-        try:
-            known = issuer is None or (iss == issuer if isinstance(issuer, str) else iss in issuer)
-        except TypeError:
-            known = False
-        if not known:
-            raise InvalidIssuerError("Invalid issuer")
+        issuer = self.wanted["iss"]
+        with suppress(TypeError):
+            if issuer is None or (iss == issuer if isinstance(issuer, str) else iss in issuer):
+                return
+        raise InvalidIssuerError("Invalid issuer")
 
     def check_aud(self, aud: str | list[str]) -> None:
-        audience = self.names["aud"]
+        audience = self.wanted["aud"]
         # A recipient that is not named in `aud` MUST refuse the token.
         if audience is None:
             raise InvalidAudienceError("Invalid audience: the token names one, the caller none")
         if self.strict_aud and not (isinstance(audience, str) and isinstance(aud, str)):
-            raise InvalidAudienceError("Invalid audience (strict): one string, on either side")
-        if not all(isinstance(item, str) for item in aud):
-            raise InvalidAudienceError('Invalid claim format in token: "aud" is an array, but not of strings')
+            raise InvalidAudienceError("Invalid audience (strict): token and caller must each have one string")
         named = [aud] if isinstance(aud, str) else aud
+        if not all(isinstance(item, str) for item in named):
+            raise InvalidAudienceError('Invalid claim format in token: "aud" is an array, but not of strings')
         wanted = [audience] if isinstance(audience, str) else audience
         if not any(item in named for item in wanted):
             raise InvalidAudienceError("Audience doesn't match")
 
     def check_sub(self, sub: str) -> None:
-        if self.names["sub"] not in (None, sub):
+        if self.wanted["sub"] not in (None, sub):
             raise InvalidSubjectError("Invalid subject")
 
 
@@ -531,15 +531,15 @@ class ClaimRule(NamedTuple):
         return f'the claim "{name}" must be {self.kind} (RFC 7519 §{self.section}), not {type(value).__name__}'
 
 
-# In PyJWT's order: of several faults, that of the first rule here is raised. A repeated `jti` is the caller's to find.
+# In PyJWT's order: of several faults, that of the first rule here is raised. A repeated `jti` is left to the caller.
 _TIME, _TEXT, _TEXTS = ((int, float), "a number"), ((str,), "a string"), ((str, list), "a string or array of strings")
 CLAIM_RULES = {
     "iat": ClaimRule(*_TIME, InvalidIssuedAtError, Expected.check_begun, ", not later than now", "4.1.6"),
     "nbf": ClaimRule(*_TIME, DecodeError, Expected.check_begun, ", not later than now", "4.1.5"),
     "exp": ClaimRule(*_TIME, DecodeError, Expected.check_exp, ", later than now", "4.1.4"),
-    "iss": ClaimRule(*_TEXT, InvalidIssuerError, Expected.check_iss, ", the issuer that we expect", "4.1.1"),
-    "aud": ClaimRule(*_TEXTS, InvalidAudienceError, Expected.check_aud, ", one of them us", "4.1.3"),
-    "sub": ClaimRule(*_TEXT, InvalidSubjectError, Expected.check_sub, ", the subject that we expect", "4.1.2"),
+    "iss": ClaimRule(*_TEXT, InvalidIssuerError, Expected.check_iss, ", the expected issuer", "4.1.1"),
+    "aud": ClaimRule(*_TEXTS, InvalidAudienceError, Expected.check_aud, ", one of them expected", "4.1.3"),
+    "sub": ClaimRule(*_TEXT, InvalidSubjectError, Expected.check_sub, ", the expected subject", "4.1.2"),
     "jti": ClaimRule(*_TEXT, InvalidJTIError, lambda expected, jti: None, "", "4.1.7"),
 }
 
@@ -552,12 +552,12 @@ def check_claims(claims: Mapping[str, Any], expected: Expected, names: Iterable[
             if type(value) not in rule.types:
                 raise rule.type_error("Invalid claim format in token: " + rule.type_fault(name, value))
             rule.check(expected, value)
-        elif expected.names.get(name) is not None:
+        elif expected.wanted.get(name) is not None:
             raise MissingRequiredClaimError(name)
 
 
 # ---- 7. encode -------------------------------------------------------------------------------------------
-# RFC 7519 §7.1. Never writes what `decode` would call malformed, so that a fault surfaces where it is made.
+# RFC 7519 §7.1. Never writes what `decode` would call malformed, so that a fault is found when it is signed.
 
 
 def _claims_to_sign(payload: dict[str, Any], default: Default) -> bytes:
@@ -599,7 +599,7 @@ def encode(
 
     `key` is the shared secret, 32 random bytes or more; `algorithm` can only be "HS256". `exp`, `nbf` and `iat` may be
     datetime and become whole seconds. `headers` adds members such as `kid`, by name if `sort_headers`. `json_encoder`
-    is a json.JSONEncoder class whose `default` is asked about values that JSON does not know.
+    is a json.JSONEncoder class whose `default` converts values that JSON does not know.
 
     Raises TypeError or ValueError for a payload that is not a dict, or holds what JSON or RFC 7519 §4.1 do not allow;
     NotImplementedError for another algorithm, InvalidTokenError for headers that `decode` refuses, InvalidKeyError.
@@ -609,8 +609,9 @@ def encode(
     if not isinstance(payload, dict):
         raise TypeError("Expecting a dict object, as JWT only supports JSON objects as payloads.")
     default = json_encoder().default if json_encoder else no_default
-    header = json_bytes(_header_to_sign(headers, default, sort_headers)) if headers else b""
-    header_segment = base64url_encode(header) if headers else _HEADER_SEGMENT
+    header_segment = _HEADER_SEGMENT
+    if headers or not sort_headers:
+        header_segment = base64url_encode(json_bytes(_header_to_sign(headers or {}, default, sort_headers)))
     signing_input = header_segment + b"." + base64url_encode(_claims_to_sign(payload, default))
     token = signing_input + b"." + sign(signing_input, key if isinstance(key, Key) else key_bytes(key))
     if len(token) > MAX_TOKEN_CHARS:
@@ -631,13 +632,13 @@ _DEFAULT_OPTIONS.update(require=(), strict_aud=False, enforce_minimum_key_length
 
 
 def read_options(options: Options | None) -> Mapping[str, Any]:
-    """Return `options` completed with PyJWT's defaults; raise TypeError or NotImplementedError for what cannot be."""
+    """Return `options` completed with PyJWT's defaults; raise TypeError or NotImplementedError for a wrong option."""
     if not options:
         return _DEFAULT_OPTIONS
     checks: dict[str, Any] = {**_DEFAULT_OPTIONS, **options}
     # A misspelt option would be a check that never runs.
-    for name in checks.keys() - _DEFAULT_OPTIONS.keys():
-        raise TypeError(f"unknown option {name!r}; there are: {', '.join(sorted(_DEFAULT_OPTIONS))}")
+    if unknown := checks.keys() - _DEFAULT_OPTIONS.keys():
+        raise TypeError(f"unknown option {unknown.pop()!r}; there are: {', '.join(sorted(_DEFAULT_OPTIONS))}")
     if not checks["verify_signature"]:
         raise NotImplementedError("decode always checks the signature; `explain` shows what an unverified token says")
     if isinstance(checks["require"], str) or not isinstance(checks["require"], Iterable):
@@ -666,12 +667,10 @@ def decode(
     # 2. Its header must name the algorithm that is used in any case (RFC 8725 §3.1).
     check_algorithm(read_header(header_segment), algorithms)
     # 3. Only a holder of the key can have signed it (RFC 7515 §5.2).
-    if not isinstance(key, Key):
-        key = key_bytes(key, checks["enforce_minimum_key_length"])
-    elif checks["enforce_minimum_key_length"]:
-        key_bytes(key.secret, True)
+    if checks["enforce_minimum_key_length"] or not isinstance(key, Key):
+        key = key_bytes(key.secret if isinstance(key, Key) else key, checks["enforce_minimum_key_length"])
     check_signature(signing_input, signature_segment, key)
-    # 4. Now, and not a line earlier, its claims are read, and must hold (RFC 7519 §4.1).
+    # 4. Only now are its claims read, and must hold (RFC 7519 §4.1).
     claims = read_json(base64url_decode(payload_segment), "payload")
     for name in checks["require"]:
         if claims.get(name) is None:
@@ -703,7 +702,7 @@ _STEPS = (
     ("shape", "RFC 7515 §7.1", "ASCII, exactly two dots, a bounded size"),
     ("header", "RFC 7515 §4", "canonical base64url of one strict JSON object; no extension that must be understood"),
     ("algorithm", "RFC 8725 §3.1", f"the header names {ALGORITHM}, which is used in any case"),
-    ("signature", "RFC 7515 §5.2", "HMAC-SHA256 of the first two segments with our key, compared in constant time"),
+    ("signature", "RFC 7515 §5.2", "HMAC-SHA256 of the first two segments with the key, compared in constant time"),
     ("payload", "RFC 7519 §7.2", "canonical base64url of one strict JSON object"),
     *((name, f"RFC 7519 §{rule.section}", rule.kind + rule.demand) for name, rule in CLAIM_RULES.items()),
 )
@@ -721,12 +720,12 @@ def _say(segment: bytes) -> str:
 
 def _comparison(name: str, value: Any, expected: Expected) -> str:
     """Return what the rule of the claim `name` compares: "exp 1795729205 > now 1795728610"."""
-    found, wanted = f"{name} {value!a:.60}", expected.names.get(name)
+    found, wanted = f"{name} {value!a:.60}", expected.wanted.get(name)
     if name not in ("iat", "nbf", "exp") or type(value) not in CLAIM_RULES[name].types:
         return found if wanted is None else f"{found}, expected {wanted!a:.60}"
     leeway = -expected.leeway if name == "exp" else expected.leeway
-    sign = ">" if value > expected.now + leeway else "<="
-    return f"{found} {sign} now {expected.now:.13g}" + (f" ({leeway:+g} s of leeway)" if leeway else "")
+    relation = ">" if value > expected.now + leeway else "<="
+    return f"{found} {relation} now {expected.now:.13g}" + (f" ({leeway:+g} s of leeway)" if leeway else "")
 
 
 def explain(
@@ -781,7 +780,7 @@ def explain(
 
 
 # ---- 10. Command line ------------------------------------------------------------------------------------
-# python3 minijwt.py encode|decode|explain|keygen. A key is never an argument: other users can list those.
+# python3 minijwt.py encode|decode|explain|keygen. A key is never an argument: other users can see those.
 
 KEY_VARIABLE = "MINIJWT_KEY"
 _GREEN, _RED, _FAINT, _PURPLE, _CYAN = "32", "1;31", "2", "35", "36"  # ANSI SGR
@@ -893,14 +892,15 @@ def _keygen_command(arguments: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     key = argparse.ArgumentParser(add_help=False)
-    key.add_argument("--key-file", metavar="FILE", help="the key: all of FILE but one line end")
-    key.add_argument("--env-file", metavar="FILE", help="a .env file in which to look for the variable")
-    key.add_argument("--key-env", metavar="NAME", help=f"the variable that is the key, whole (default: {KEY_VARIABLE})")
+    one = key.add_mutually_exclusive_group()
+    one.add_argument("--key-file", metavar="FILE", help="the key: what FILE holds, without a final line end")
+    one.add_argument("--env-file", metavar="FILE", help="a .env file in which to look for the variable")
+    key.add_argument("--key-env", metavar="NAME", help=f"the variable that holds the key (default: {KEY_VARIABLE})")
     key.add_argument("--now", type=float, metavar="SECONDS", help="the time since 1970 (default: the clock)")
     token = argparse.ArgumentParser(add_help=False, parents=[key])
     token.add_argument("token", nargs="?", help="the token (default: from standard input)")
-    token.add_argument("--audience", help="who we are, for aud")
-    token.add_argument("--issuer", help="whom we trust, for iss")
+    token.add_argument("--audience", help="the expected audience, for aud")
+    token.add_argument("--issuer", help="the expected issuer, for iss")
     claims = argparse.ArgumentParser(add_help=False, parents=[key])
     claims.add_argument("claims", nargs="?", help="a JSON object (default: from standard input)")
     claims.add_argument("--expires-in", type=int, metavar="SECONDS", help="set iat to now and exp to SECONDS later")

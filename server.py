@@ -11,7 +11,7 @@
     GET  /me        an access token → its claims
     GET  /          "server running"; for a browser, a page that takes a token apart
 
-The file has five parts. Each is complete in itself; a reader may stop after any of them:
+The file has five parts. Each builds only on those before it; a reader may stop after any of them:
 
     I    What a login is        settings, passwords, the store in memory, the rules of login, refresh and logout
     II   HTTP as values         bytes to Request, Request to Response, Response to bytes; nothing is sent or received
@@ -28,14 +28,16 @@ The words of this file, each with its one meaning:
 
     tutorial       "JWT authentication with refresh tokens", an Express app whose clients work here unchanged: hence
                    the demo user, the form fields and the status 406
+    demo user      admin, with the tutorial's password: exists while a private server has no user of its own
     access token   str, proves for some minutes who its bearer is
-    refresh token  str, lives in a cookie for a day or so, and is only good for new access tokens
+    refresh token  str, in a cookie for a day by default, can only be exchanged for new access tokens
     session        what a login begins and a logout ends: all refresh tokens with one `sid`
     generation     int, how often the session's refresh token has been rotated: 0 at login
     epoch          str, random, one for each user, copied into refresh tokens; a new one ends all sessions of the user
     now            float, seconds since 1970-01-01 UTC; deadlines are seconds of a monotonic clock instead
     header field   a header line of a request: bytes, its name in lower case
-    place          bytes, a client's network: what the throttle and the limits count by
+    place          bytes, the network of a client: attempts to log in and connections are counted by place
+    lane           where a request is answered: on the loop, in the thread that writes, or in one that hashes
 
 Settings, store, clock and cost are arguments: a test builds a whole server without a port, a sleep or a file.
 Nothing is used above its definition.
@@ -112,7 +114,7 @@ PROGRAM = os.path.basename(__file__ if os.path.isfile(__file__) else os.path.dir
 
 
 # ---- Settings --------------------------------------------------------------------------------------------
-# What the operator decides, in one object that is made at the start. How its text is read stands in part IV.
+# What the operator decides, in one object that is made at the start. Part IV reads it from text.
 
 DEMO_USERNAME, DEMO_PASSWORD = "admin", "admin123"  # the tutorial's user, known to all its readers
 
@@ -155,7 +157,7 @@ class Settings(NamedTuple):
     trusted_proxies: tuple[Network, ...] = ()  # their X-Forwarded-For is believed
     page: bool = True  # the page at / and its trace
     access_log: bool = False
-    random_secrets: bool = False  # none were given: these last as long as this run
+    random_secrets: bool = False  # none were given: they are new in each run, and a restart ends all sessions
     # What the operator has set, as it was spelled (of a secret only its length), and what .env sets that is unknown.
     given: Mapping[str, str] = {}
     unknown: tuple[str, ...] = ()
@@ -173,7 +175,7 @@ class Settings(NamedTuple):
 
 # ---- Passwords -------------------------------------------------------------------------------------------
 # What is stored instead of a password: "scrypt$n$r$p$salt$hash" or "pbkdf2$rounds$salt$hash". The cost is stored with
-# the hash, so that COST can rise while old passwords stay valid. Knows no users.
+# the hash, so that COST can rise while old passwords stay valid.
 
 MIN_PASSWORD_CHARS = 8  # NIST SP 800-63B §5.1.1.2
 MAX_PASSWORD_BYTES = 1_024
@@ -240,16 +242,16 @@ def dummy_password(cost: str = COST) -> str:
 
 # ---- Store -----------------------------------------------------------------------------------------------
 # State that outlives a request. Each method is atomic. MemoryStore forgets at the end of the process; part IV has the
-# same methods on SQLite.
+# same methods on SQLite and on etcd.
 
-PRUNE_ROWS = 100  # rows forgotten at one time, so that no request waits for it
-FIRST_WAIT_SECONDS, LAST_WAIT_SECONDS = 30, 3_600  # between attempts, once there were too many
-FORGET_SECONDS = 86_400  # after the last attempt
-MAX_FAILURE_ROWS = 100_000
+PRUNE_ROWS = 100  # how many rows are deleted at one time: no request waits for more
+FIRST_WAIT_SECONDS, LAST_WAIT_SECONDS = 30, 3_600  # the least and the longest wait after too many attempts
+FORGET_SECONDS = 86_400  # how long after the last attempt all are forgotten
+MAX_ATTEMPT_ROWS = 100_000
 
 
 class Redo(Exception):
-    """Raised on the loop by a call that would wait or write. The request is then answered again in the write lane."""
+    """Raised within `reading` by a call that would wait or write: the request is answered again, in the write lane."""
 
 
 class StoreFailed(Exception):
@@ -262,14 +264,14 @@ class Standing(NamedTuple):
     password: str | None  # as hash_password makes it; None: there is no such user
     epoch: str | None
     any_user: bool
-    pruned: int  # sessions that expire no later may have been deleted
+    pruned: int  # rows that expire no later may have been deleted
     generation: int | None  # None: no row, so neither rotated nor ended
     rotated: float
     ended: bool
 
 
 class Store(Protocol):
-    """What Accounts and the servers ask of a store; what each verb means stands in MemoryStore.
+    """What Accounts and the servers need of a store; MemoryStore says what each method does.
 
     Any of them may raise StoreFailed, and some of them Redo.
     """
@@ -331,18 +333,18 @@ class MemoryStore:
         self._attempts: OrderedDict[bytes, Attempts] = OrderedDict()  # the oldest first
 
     def reading(self, several: bool) -> AbstractContextManager[None]:
-        """Within it, this thread never waits: a verb that would wait or write raises Redo. Reads see one moment."""
+        """Within it, a method that would wait or write raises Redo instead; `several` reads see one snapshot."""
         return nullcontext()
 
     def batch(self, works: list[Callable[[], Any]]) -> list[Any]:
-        """Do all `works` and return their results, once they last; StoreFailed if nothing of it was kept."""
+        """Do all `works` and return their results, once they are durable; raise StoreFailed if none was kept."""
         return [work() for work in works]
 
     def close(self) -> None:
-        """Free what this thread holds; the next verb opens it again."""
+        """Close what this thread has open; the next method opens it again."""
 
     def user_names(self) -> list[str]:
-        """Return the names of all users, in order."""
+        """Return the names of all users, sorted by code point."""
         with self._lock:
             return sorted(self._users)
 
@@ -352,7 +354,7 @@ class MemoryStore:
             return self._users.setdefault(name, (password, epoch)) == (password, epoch)
 
     def change_password(self, name: str, password: str, epoch: str, old: str | None = None) -> bool:
-        """Give a user another password and end all sessions; return False if there is none, or not with `old`."""
+        """Give a user another password and end all sessions; return False for no such user, or another than `old`."""
         with self._lock:
             if name not in self._users or old not in (None, self._users[name][0]):
                 return False
@@ -376,14 +378,14 @@ class MemoryStore:
             return self._users.pop(name, None) is not None
 
     def look_up(self, name: str, sid: str, expires: int) -> Standing:
-        """Return what is known of the user `name` and of the session `sid`, which ends at `expires`, in one look."""
+        """Return what is known of the user `name` and of the session `sid` ("": none), which ends at `expires`."""
         with self._lock:
             password, epoch = self._users.get(name, (None, None))
             session = self._sessions.get(sid, (None, 0.0, False))
             return Standing(password, epoch, bool(self._users), self._pruned, *session)
 
     def add_session(self, sid: str, expires: int) -> None:
-        """Store a session of generation 0: only for one that ends so early that no row would mean "deleted"."""
+        """Add the row of a new session: needed only if it ends so early that no row would mean "deleted"."""
         self._remember(sid, expires, (0, 0.0, False))
 
     def rotate_session(self, sid: str, generation: int, expires: int, now: float) -> bool:
@@ -410,7 +412,8 @@ class MemoryStore:
             for _ in range(PRUNE_ROWS):
                 if not self._expiry or self._expiry[0][0] > self._clock():
                     break
-                self._pruned, gone = max(self._expiry[0][0], self._pruned), heapq.heappop(self._expiry)[1]
+                expired, gone = heapq.heappop(self._expiry)
+                self._pruned = max(self._pruned, expired)
                 del self._sessions[gone]
 
     def count_login_attempt(self, key: bytes, now: float, limit: int) -> float:
@@ -420,7 +423,7 @@ class MemoryStore:
             if attempts:
                 self._attempts[key] = attempts
                 self._attempts.move_to_end(key)
-                if len(self._attempts) > MAX_FAILURE_ROWS or next(iter(self._attempts.values())).expires <= now:
+                if len(self._attempts) > MAX_ATTEMPT_ROWS or next(iter(self._attempts.values())).expires <= now:
                     self._attempts.popitem(last=False)
             return wait
 
@@ -431,17 +434,18 @@ class MemoryStore:
 
 
 # ---- Accounts --------------------------------------------------------------------------------------------
-# The rules: who may log in, and what a refresh token is worth. The only caller of minijwt. Knows no HTTP and no SQL.
+# The rules: who may log in, and what a refresh token is worth. Only this room signs and verifies tokens. Knows no HTTP.
 
 DEMO_EPOCH = "demo"  # of the demo user, who is in no store
-GRACE_SECONDS = 30.0  # after a rotation, in which the token before it still works: two tabs, or a lost answer
-CLOCK_SECONDS = 30.0  # by which the clock of the signer may be ahead
-MAX_COOKIES = 8  # refresh tokens of one request that are verified: a planted cookie must not hide ours
+GRACE_SECONDS = 30.0  # how long after a rotation the previous token still works: two tabs, or a lost response
+CLOCK_SECONDS = 30.0  # how far ahead the clock of the issuing machine may be
+MAX_COOKIES = 8  # how many refresh tokens of one request are verified; a subdomain may have planted some
 MAX_NAME_BYTES = 255
 SID_BYTES, EPOCH_BYTES = 16, 8
 
-_SESSION_CLAIMS = {"username", "sid", "gen", "epoch", "iat", "exp"}
-_TUTORIAL_CLAIMS = {"username", "iat", "exp"}  # what the tutorial's own app signs
+_ACCESS_CLAIMS = {"username", "iat", "exp"}
+_TUTORIAL_CLAIMS = _ACCESS_CLAIMS  # what the tutorial's own app signs as a refresh token, too
+_REFRESH_CLAIMS = {*_ACCESS_CLAIMS, "sid", "gen", "epoch"}
 # Zero-width joiners hold Persian words and emoji families together; other invisible characters have no use in a name.
 _JOINERS = str.maketrans("", "", "\u200c\u200d")
 
@@ -458,13 +462,13 @@ class Refused(Exception):
         self.code, self.username, self.sid, self.wait = code, username, sid, wait
 
 
-class Session:
-    """A refresh token whose signature is good."""
+class RefreshToken:
+    """A refresh token whose signature is good: its claims, each of its type."""
 
     def __init__(self, claims: dict[str, Any], token: str) -> None:
         """Raise Refused unless `claims`, the content of `token`, are those of a refresh token."""
         self.claims, self.epoch = claims, None
-        if claims.keys() == _SESSION_CLAIMS:
+        if claims.keys() == _REFRESH_CLAIMS:
             self.sid, self.generation, self.epoch = claims["sid"], claims["gen"], claims["epoch"]
         elif claims.keys() == _TUTORIAL_CLAIMS:
             # It does not name its session, so a digest of the token does.
@@ -473,14 +477,14 @@ class Session:
             raise Refused("no_refresh_token", sid="")
         self.username = claims["username"]
         # The types exactly: to Python, True is an int as well.
-        kinds = type(self.username), type(self.sid), type(self.generation), type(claims.get("epoch", ""))
-        if kinds != (str, str, int, str) or self.generation < 0:
+        types = type(self.username), type(self.sid), type(self.generation), type(claims.get("epoch", ""))
+        if types != (str, str, int, str) or self.generation < 0 or type(claims["exp"]) not in (int, float):
             raise Refused("no_refresh_token", sid="")
         # SQLite's integers have 64 bits.
         self.expires = math.ceil(min(claims["exp"], 2**53))
 
     def refused(self, code: str) -> Refused:
-        """Return the refusal of this session."""
+        """Return the Refused to raise for this token."""
         return Refused(code, self.username, self.sid)
 
     def successor(self) -> dict[str, Any]:
@@ -516,7 +520,7 @@ def place_of(address: Address) -> bytes:
 
 def _nfc(text: str, most: int) -> str:
     """Return `text` in NFC if that has at most `most` bytes; raise Refused otherwise."""
-    # NFC takes time that grows with the square of the length, and leaves at least a third of the bytes.
+    # Normalizing takes quadratic time, and leaves a third of the bytes at least: so longer text is rejected first.
     if len(text.encode()) > 3 * most or len((normal := unicodedata.normalize("NFC", text)).encode()) > most:
         raise Refused("too_long")
     return normal
@@ -546,14 +550,18 @@ def checked_password(password: str) -> str:
 
 
 def login_name(username: str) -> str:
-    """Return the name that is meant by `username` as it was typed: NFC, without white space around it."""
+    """Return the name to look up for `username` as it was typed: NFC, without white space around it."""
     return _nfc(username, MAX_NAME_BYTES).strip()
 
 
 def signing_key(token: str, keys: tuple[minijwt.Key, ...]) -> minijwt.Key:
-    """Return the one of `keys` that has signed `token`, else the last. Looks at the signature only, not at claims."""
-    for key in keys[:-1]:
+    """Return the one of `keys` that has signed `token`, else the last. Looks at the signature only, not at claims.
+
+    Raises DecodeError if the token has no signature to look at.
+    """
+    if len(keys) > 1:
         signing_input, _, _, signature = minijwt.split(token)
+    for key in keys[:-1]:
         with suppress(minijwt.InvalidSignatureError):
             minijwt.check_signature(signing_input, signature, key)
             return key
@@ -568,7 +576,7 @@ def new_epoch() -> str:
 def read_token(token: str, keys: tuple[minijwt.Key, ...], now: float | None) -> dict[str, Any]:
     """Return the claims of a `token` that one of `keys` has signed; raise InvalidTokenError if it is not good at `now`.
 
-    The clock that signed it may have been CLOCK_SECONDS ahead. None: a good signature is enough.
+    The clock that signed it may have been CLOCK_SECONDS ahead. `now` is None: only the signature counts.
     """
     key = signing_key(token, keys)
     if now is None:
@@ -619,7 +627,7 @@ class Accounts:
     def _check_credentials(self, username: str, password: str, address: Address, local: bool) -> Standing:
         """Return the standing of the user whose password this is; raise Refused if it is not, or tried too often."""
         limit, standing = self._settings.login_max_failures, self._store.look_up(username, "", 0)
-        # People type passwords where the name belongs: a name that is not a user must not be logged.
+        # People type passwords where the name belongs: so only the name of a user is logged.
         known = username if standing.password else ""
         key = hashlib.sha256(place_of(address) + username.encode()).digest()[:16]
         if limit and (wait := self._store.count_login_attempt(key, self._clock(), limit)):
@@ -639,43 +647,43 @@ class Accounts:
     def refresh(self, tokens: list[str]) -> Tokens:
         """Return a new access token, and while rotation is on a new refresh token, for the session among `tokens`.
 
-        Raises Refused if there is none, or several; and if a token older than the last one turns up: then one of the
-        two was stolen, and the session ends for both.
+        Raises Refused if there is none, or several; and for a token older than the previous one, or after the grace:
+        one of its two holders has stolen it, and the session ends for both.
         """
         now = self._clock()
         while True:
-            session, standing = self._choose(tokens, now)
+            presented, standing = self._choose(tokens, now)
             newest = standing.generation or 0
-            if session.generation > newest:
-                raise session.refused("unknown_generation")
-            if session.generation == newest:
+            if presented.generation > newest:
+                raise presented.refused("unknown_generation")
+            if presented.generation == newest:
                 if not self._settings.rotate_refresh:
-                    return self._tokens(session.claims, session.sid, int(now), keep=True)
-                if self._store.rotate_session(session.sid, newest, session.expires, now):
-                    return self._tokens(session.successor(), session.sid, int(now))
-                # Another request rotated first; our token is now the one before.
+                    return self._tokens(presented.claims, presented.sid, int(now), keep=True)
+                if self._store.rotate_session(presented.sid, newest, presented.expires, now):
+                    return self._tokens(presented.successor(), presented.sid, int(now))
+                # Another request rotated first, so this token is now the previous one.
                 continue
-            # Within the grace the token before gets the same successor: two tabs, or a lost response.
-            if session.generation == newest - 1 and abs(now - standing.rotated) <= GRACE_SECONDS:
-                return self._tokens(session.successor(), session.sid, int(now))
-            self._store.end_session(session.sid, session.expires)
-            raise session.refused("reuse_detected")
+            # Within the grace the previous token gets the same successor: two tabs, or a lost response.
+            if presented.generation == newest - 1 and abs(now - standing.rotated) <= GRACE_SECONDS:
+                return self._tokens(presented.successor(), presented.sid, int(now))
+            self._store.end_session(presented.sid, presented.expires)
+            raise presented.refused("reuse_detected")
 
-    def logout(self, tokens: list[str]) -> list[Session]:
-        """End every session among `tokens` for good, and return them.
+    def logout(self, tokens: list[str]) -> list[RefreshToken]:
+        """End every session among `tokens` for good; return a token of each.
 
         A good signature is enough, whatever the token says about time: a logout at a machine whose clock is behind must
         not leave the session alive.
         """
-        sessions, _ = self._sessions(tokens, None)
-        for session in sessions:
-            self._store.end_session(session.sid, session.expires)
-        return sessions
+        presented, _ = self._newest_of_each(tokens, None)
+        for each in presented:
+            self._store.end_session(each.sid, each.expires)
+        return presented
 
     def whoami(self, token: str) -> dict[str, Any]:
         """Return the claims of an access token; raise InvalidTokenError if it is not good. Touches no state."""
         claims = read_token(token, self._access_keys, self._clock())
-        if claims.keys() != {"username", "iat", "exp"}:
+        if claims.keys() != _ACCESS_CLAIMS:
             raise minijwt.InvalidTokenError("these are not the claims of an access token")
         return claims
 
@@ -696,38 +704,38 @@ class Accounts:
         refresh = None if keep else minijwt.encode(claims, self._refresh_keys[0])
         return Tokens(username, sid, minijwt.encode(access, self._access_keys[0]), refresh, claims["exp"])
 
-    def _session(self, token: str, now: float | None) -> Session:
-        """Return the session of a refresh token; raise Refused if it is not good at `now`; see `read_token`."""
+    def _read_refresh(self, token: str, now: float | None) -> RefreshToken:
+        """Return what a refresh token says; raise Refused if it is not good at `now`; see `read_token`."""
         try:
-            return Session(read_token(token, self._refresh_keys, now), token)
+            return RefreshToken(read_token(token, self._refresh_keys, now), token)
         except minijwt.InvalidTokenError as error:
             raise Refused(error.code, sid="") from None
 
-    def _sessions(self, tokens: list[str], now: float | None) -> tuple[list[Session], Refused]:
-        """Return the sessions with good tokens, each with its newest, and the refusal of the last bad token."""
+    def _newest_of_each(self, tokens: list[str], now: float | None) -> tuple[list[RefreshToken], Refused]:
+        """Return the newest good token of each session, and the Refused of the last bad token."""
         refused = Refused("no_token", sid="")
-        newest: dict[str, Session] = {}
+        newest: dict[str, RefreshToken] = {}  # by sid
         for token in tokens[:MAX_COOKIES]:
             try:
-                session = self._session(token, now)
+                read = self._read_refresh(token, now)
             except Refused as error:
                 # Another program's cookie: it neither counts nor hides ours.
                 refused = error
                 continue
-            if session.sid not in newest or newest[session.sid].generation < session.generation:
-                newest[session.sid] = session
+            if read.sid not in newest or newest[read.sid].generation < read.generation:
+                newest[read.sid] = read
         return list(newest.values()), refused
 
-    def _choose(self, tokens: list[str], now: float) -> tuple[Session, Standing]:
-        """Return the one living session among `tokens`; raise Refused if there is none, or more than one."""
+    def _choose(self, tokens: list[str], now: float) -> tuple[RefreshToken, Standing]:
+        """Return the token of the one living session among `tokens`; raise Refused if there is none, or several."""
         if len(tokens) == 1:
-            session = self._session(tokens[0], now)
-            return session, self._look_up(session)
-        sessions, refused = self._sessions(tokens, now)
+            only = self._read_refresh(tokens[0], now)
+            return only, self._look_up(only)
+        found, refused = self._newest_of_each(tokens, now)
         living = []
-        for session in sessions:
+        for each in found:
             try:
-                living.append((session, self._look_up(session)))
+                living.append((each, self._look_up(each)))
             except Refused as error:
                 refused = error
         if len(living) > 1:
@@ -736,24 +744,24 @@ class Accounts:
             raise refused
         return living[0]
 
-    def _look_up(self, session: Session) -> Standing:
-        """Look `session` up; raise Refused if it has ended: alone, with all sessions of its user, or with the user."""
-        standing = self._store.look_up(session.username, session.sid, session.expires)
-        demo = self._is_demo_user(session.username, standing)
+    def _look_up(self, token: RefreshToken) -> Standing:
+        """Look up the session of `token`; raise Refused if it has ended: alone, with all of its user, or with the user."""
+        standing = self._store.look_up(token.username, token.sid, token.expires)
+        demo = self._is_demo_user(token.username, standing)
         epoch = DEMO_EPOCH if demo else standing.epoch
         if epoch is None:
-            raise session.refused("no_user")
-        if session.epoch is None:
+            raise token.refused("no_user")
+        if token.epoch is None:
             # Of the tutorial's app, whose one user is the demo user.
             if not demo or self._settings.rotate_refresh:
-                raise session.refused("tutorial_token")
-        elif session.epoch != epoch:
-            raise session.refused("sessions_ended")
+                raise token.refused("tutorial_token")
+        elif token.epoch != epoch:
+            raise token.refused("sessions_ended")
         if standing.ended:
-            raise session.refused("session_ended")
-        if standing.generation is None and session.expires <= standing.pruned:
+            raise token.refused("session_ended")
+        if standing.generation is None and token.expires <= standing.pruned:
             # The clock was set forward and back: the row may have been deleted, and with it that the session ended.
-            raise session.refused("session_forgotten")
+            raise token.refused("session_forgotten")
         return standing
 
     def _is_demo_user(self, username: str, standing: Standing) -> bool:
@@ -767,7 +775,7 @@ class Accounts:
     ) -> str:
         """Give a user who knows the old password a new one, and end all sessions; return the user's name.
 
-        Raises Refused as `login` does, and then ValueError, one sentence, if the new password cannot be.
+        Raises Refused as `login` does, and then ValueError, one sentence, if the new password is not acceptable.
         """
         username, password = login_name(username), _nfc(password, MAX_PASSWORD_BYTES)
         standing = self._check_credentials(username, password, address, local)
@@ -776,7 +784,7 @@ class Accounts:
         new_password = checked_password(new_password)
         stored = hash_password(new_password, self._cost)
         while not self._store.change_password(username, stored, new_epoch(), standing.password):
-            # It was changed meanwhile, and that stands. To the same is success; the old one hashed anew is no change.
+            # Another request changed it. To the same password: done. If the old one was only hashed anew: again.
             standing = self._store.look_up(username, "", 0)
             current = standing.password or dummy_password(self._cost)
             if check_password(new_password, current):
@@ -786,7 +794,7 @@ class Accounts:
         return username
 
     def add_user(self, name: str, password: str) -> None:
-        """Add a user; raise ValueError, one sentence, if the name or the password cannot be."""
+        """Add a user; raise ValueError, one sentence, if the name or the password is not acceptable."""
         name, stored = checked_name(name), hash_password(checked_password(password), self._cost)
         if not self._store.add_user(name, stored, new_epoch()):
             raise ValueError(f"there is a user {name} already: `user passwd` changes the password")
@@ -855,7 +863,7 @@ class Request(NamedTuple):
     body: bytes = b""
     keep_alive: bool = True
     version: bytes = b"HTTP/1.1"
-    client: Address = NO_ADDRESS  # the peer, or what a trusted proxy says of its own
+    address: Address = NO_ADDRESS  # the client's: the peer, or what a trusted proxy says of its own
     events: tuple[Event, ...] = ()  # about proxy fields, for the log
 
 
@@ -877,7 +885,7 @@ class Response(NamedTuple):
 _TCHAR = re.escape(rb"!#$%&'*+-.^_`|~") + b"0-9A-Za-z"  # RFC 9110 §5.6.2
 _REQUEST_LINE = re.compile(rb"[%b]+ [!-~\x80-\xff]+ (HTTP/[0-9]\.[0-9])" % _TCHAR)  # RFC 9112 §3
 # A whole head without its last CR LF (RFC 9112 §2, §3, §5). No line is folded, no white space stands before a colon:
-# to one server that would be a field, and to the next one none.
+# servers disagree whether that is a field.
 _HEAD = re.compile(
     rb"([%b]+) ([!-~\x80-\xff]+) (HTTP/1\.[0-9])((?:\r\n[%b]+:[\t -~\x80-\xff]*)*)" % (_TCHAR, _TCHAR)
 )
@@ -903,7 +911,7 @@ def check_beginning(head: bytes) -> None:
         if not line:
             raise HTTPError(400, "malformed_request_line", "The request line is not METHOD TARGET HTTP/1.1.")
         if not line[1].startswith(b"HTTP/1."):
-            raise HTTPError(505, "http_version", "This is HTTP/1.1 and HTTP/1.0.")
+            raise HTTPError(505, "http_version", "Only HTTP/1.1 and HTTP/1.0 are supported.")
     if control:
         raise fault
 
@@ -975,7 +983,7 @@ def check_host(fields: Mapping[bytes, bytes], version: bytes) -> None:
 
 
 def parse_target(target: bytes, method: bytes, fields: dict[bytes, bytes]) -> str:
-    """Return the path in a request's target (RFC 9112 §3.2), without its query."""
+    """Return the path in a request's target (RFC 9112 §3.2), without its query; an absolute one also replaces Host."""
     has_fragment = b"#" in target
     if target[:1] != b"/" and (match := _ABSOLUTE.fullmatch(target)):
         # Absolute-form, as to a proxy: Host is ignored (§3.2.2).
@@ -1049,21 +1057,21 @@ def parse_head(head: bytes, peer: Address = NO_ADDRESS, trusted: tuple[Network, 
     keep_alive = method != b"CONNECT" and keeps_alive(fields, version)
     request = Request(method.decode("ascii"), path, fields, b"", keep_alive, version, peer)
     if not FORWARDING_FIELDS.isdisjoint(fields):
-        client, events = client_address(fields, peer, trusted)
-        request = request._replace(client=client, events=events)
+        address, events = client_address(fields, peer, trusted)
+        request = request._replace(address=address, events=events)
     return request, length
 
 
 class Framer:
     """Cuts bytes into requests: `receive` takes what arrives, `next_request` gives what is whole.
 
-    `peer` is the address at the other end of the connection; what it says of others counts if it is in `trusted`.
+    `peer` is the address at the other end of the connection. Its X-Forwarded-For is believed if it is in `trusted`.
     """
 
     def __init__(self, peer: Address = NO_ADDRESS, trusted: tuple[Network, ...] = ()) -> None:
         self.peer, self._trusted = peer, trusted
         # What has arrived; where in it the next request begins, and how far its head has been looked at already. So
-        # nothing moves when a request is taken from the front, and no byte of a head that trickles in is read twice.
+        # to take a request copies nothing, and no byte of a head that trickles in is read twice.
         self._buffer, self._start, self._checked = b"", 0, 0
         # A parsed head whose body is not here yet.
         self._head: tuple[Request, int] | None = None
@@ -1076,7 +1084,7 @@ class Framer:
 
     @property
     def in_body(self) -> bool:
-        """Whether that part is at least its head."""
+        """Whether the whole head of a request is here, and its body is not."""
         return self._head is not None
 
     def receive(self, data: bytes) -> None:
@@ -1129,7 +1137,7 @@ class Framer:
         self._checked = len(buffer)
 
     def expecting_continue(self) -> Request | None:
-        """Return, once, the head of a request whose client waits for 100 Continue before it sends the body."""
+        """Return, once, the head of a request whose client waits for 100 Continue; takes `expect` out of its fields."""
         if self._head is None or len(self._buffer) > self._start:
             return None
         head = self._head[0]
@@ -1143,7 +1151,7 @@ class Framer:
         match = _HEAD.match(head)
         if not match:
             # No answer to HEAD has a body (RFC 9110 §9.3.2).
-            return Request("HEAD" if head.startswith(b"HEAD ") else "unknown", "unknown", {}, client=self.peer)
+            return Request("HEAD" if head.startswith(b"HEAD ") else "unknown", "unknown", {}, address=self.peer)
         method, target, version, lines = match.groups()
         path = target.partition(b"?")[0].decode("latin-1")
         return Request(method.decode("ascii"), path, parse_fields(lines), b"", False, version, self.peer)
@@ -1155,7 +1163,7 @@ _UTF8_NAMES = {b"utf-8", b"utf8", b"us-ascii", b"ascii"}
 
 
 def unescape(text: bytes) -> str:
-    """Decode one name or value of a form; a % that escapes nothing stands for itself. ValueError unless UTF-8."""
+    """Decode one name or value of a form; an incomplete escape is kept. Raises ValueError unless it is UTF-8."""
     return _ESCAPE.sub(lambda match: bytes.fromhex(match[1].decode()), text.replace(b"+", b" ")).decode("utf-8")
 
 
@@ -1239,6 +1247,11 @@ def render(response: Response, request: Request, keep_alive: bool, now: float) -
 CHALLENGE = 'Bearer realm="minijwt"'  # RFC 9110 §11.6.1, RFC 6750 §3
 
 
+def event_of(request: Request, name: str, **details: str) -> Event:
+    """Return an event that `request` has caused: `details`, and where it came from."""
+    return Event(name, {**details, "address": str(request.address)})
+
+
 class Page(NamedTuple):
     """What a browser shows at /, and its Content-Security-Policy."""
 
@@ -1263,12 +1276,12 @@ class App:
     ) -> None:
         self.settings, self.store, self.clock, self.log, self.page = settings, store, clock, log, page
         self.accounts = Accounts(settings, store, clock, cost)
-        # What the log says seldom, and when it was said last.
+        # When each rare event was logged last.
         self._last_logged: dict[str, float] = {}
-        # Where the last login came from.
-        self.last_login: bytes | None = None
-        # When the store was asked last, and how it failed.
-        self._looked = -math.inf
+        # The place of the last login, until something is refreshed: for the hint in `refused_response`.
+        self.last_login_place: bytes | None = None
+        # When `check_store` asked last, and how the store failed.
+        self._checked = -math.inf
         self._failure: StoreFailed | None = None
 
     def log_seldom(self, event: Event, seconds: float = math.inf) -> None:
@@ -1281,13 +1294,13 @@ class App:
     def check_store(self) -> None:
         """Raise StoreFailed if the store does not answer; it is asked at most once a second."""
         now = self.clock()
-        if abs(now - self._looked) >= 1:
+        if abs(now - self._checked) >= 1:
             try:
                 self.store.look_up("", "", 0)
                 self._failure = None
             except StoreFailed as error:
                 self._failure = error
-            self._looked = now
+            self._checked = now
         if self._failure is not None:
             raise self._failure.with_traceback(None)
 
@@ -1317,11 +1330,11 @@ def hash_failed(error: Exception) -> Response:
 def refused_response(app: App, request: Request, message: str, refused: Refused) -> Response:
     """Return the response to wrong credentials or a bad token: the tutorial's 406, or the 401 of RFC 9110 §15.5.2."""
     about = {"result": refused.code, "user": refused.username or "unknown"}
-    if refused.code == "no_token" and place_of(request.client) == app.last_login:
+    if refused.code == "no_token" and place_of(request.address) == app.last_login_place:
         about["hint"] = "the cookie was not kept: plain HTTP, or another site?"
     if refused.sid is not None:
         about["session"] = refused.sid[:8] or "none"
-    event = Event(request.path.strip("/"), {**about, "address": str(request.client)})
+    event = event_of(request, request.path.strip("/"), **about)
     if refused.wait:
         wait, text = ("Retry-After", str(math.ceil(refused.wait))), "Too many failed logins. Try again later."
         return error_response(HTTPError(429, "too_many_failures", text, wait, events=(event,)))
@@ -1339,7 +1352,7 @@ def cookie_field(app: App, token: str, expires: int) -> tuple[str, str]:
 
 
 def deleted_cookie(app: App) -> tuple[str, str]:
-    """Return the Set-Cookie field that takes the token from the browser."""
+    """Return the Set-Cookie field that deletes the cookie."""
     return cookie_field(app, "", 0)
 
 
@@ -1353,7 +1366,7 @@ def token_response(app: App, tokens: Tokens, *events: Event) -> Response:
     return Response(200, body, fields=cookie, events=events)
 
 
-def asks_for_html(request: Request) -> bool:
+def accepts_html(request: Request) -> bool:
     """Tell whether Accept names text/html, as a browser's does: curl's */* is content with plain text."""
     for media_range in request.fields.get(b"accept", b"").lower().translate(None, b" \t").split(b",", MAX_PAIRS):
         kind, *parameters = media_range.split(b";")
@@ -1364,7 +1377,7 @@ def asks_for_html(request: Request) -> bool:
 
 
 def is_local(request: Request) -> bool:
-    """Tell whether a request was made to a loopback name, and passed no proxy that says so.
+    """Tell whether a request was made to a loopback name, and has no field that a proxy adds.
 
     A page whose name was re-pointed to 127.0.0.1 (DNS rebinding), or a tunnel, reaches a private server as well.
     """
@@ -1380,7 +1393,7 @@ def is_local(request: Request) -> bool:
 def get_root(app: App, request: Request) -> Response:
     """GET /: the page for a browser; plain text for other clients, such as a load balancer's health check."""
     vary = (("Vary", "Accept"),) if app.settings.page else ()
-    if app.settings.page and asks_for_html(request):
+    if app.settings.page and accepts_html(request):
         return Response(200, app.page.html, "text/html; charset=utf-8", vary, policy=app.page.policy)
     app.check_store()
     return Response(200, b"server running", "text/plain; charset=utf-8", vary)
@@ -1398,39 +1411,36 @@ def form_fields(request: Request, *names: str) -> list[str]:
 def post_login(app: App, request: Request) -> Response:
     """POST /login: username and password → an access token, and a refresh token in the cookie."""
     username, password = form_fields(request, "username", "password")
-    tokens = app.accounts.login(username, password, request.client, is_local(request))
-    app.last_login = place_of(request.client)
-    about = {"user": tokens.username, "session": tokens.sid[:8], "address": str(request.client)}
-    return token_response(app, tokens, Event("login", {"result": "ok", **about}))
+    tokens = app.accounts.login(username, password, request.address, is_local(request))
+    app.last_login_place = place_of(request.address)
+    event = event_of(request, "login", result="ok", user=tokens.username, session=tokens.sid[:8])
+    return token_response(app, tokens, event)
 
 
 def post_refresh(app: App, request: Request) -> Response:
     """POST /refresh: the cookie → a new access token, and while rotation is on a new cookie."""
     tokens = app.accounts.refresh(parse_cookies(request, app.settings.cookie_name))
-    app.last_login = None
+    app.last_login_place = None
     return token_response(app, tokens)
 
 
 def post_logout(app: App, request: Request) -> Response:
-    """POST /logout: end the session, whether there is one or not, and delete the cookie."""
-    events = []
-    for each in app.accounts.logout(parse_cookies(request, app.settings.cookie_name)):
-        about = {"user": each.username, "session": each.sid[:8], "address": str(request.client)}
-        events.append(Event("logout", about))
-    return Response(204, fields=(deleted_cookie(app),), events=tuple(events))
+    """POST /logout: end the session, if there is one, and delete the cookie."""
+    ended = app.accounts.logout(parse_cookies(request, app.settings.cookie_name))
+    events = tuple(event_of(request, "logout", user=each.username, session=each.sid[:8]) for each in ended)
+    return Response(204, fields=(deleted_cookie(app),), events=events)
 
 
 def post_password(app: App, request: Request) -> Response:
     """POST /password: username, password and new_password → the password is changed, and all sessions are ended."""
     username, password, new_password = form_fields(request, "username", "password", "new_password")
-    about = {"address": str(request.client)}
     try:
-        user = app.accounts.change_own_password(username, password, new_password, request.client, is_local(request))
+        user = app.accounts.change_own_password(username, password, new_password, request.address, is_local(request))
     except ValueError as error:
-        event = Event("password", {"result": "not_acceptable", **about})
+        event = event_of(request, "password", result="not_acceptable")
         sentence = f"{str(error)[:1].upper()}{str(error)[1:]}."
         raise HTTPError(422, "password_not_acceptable", sentence, events=(event,)) from None
-    event = Event("password", {"result": "ok", "user": user, **about})
+    event = event_of(request, "password", result="ok", user=user)
     return Response(204, fields=(deleted_cookie(app),), events=(event,))
 
 
@@ -1438,7 +1448,7 @@ def bearer_token(request: Request) -> str:
     """Return the token in Authorization (RFC 6750 §2.1); raise HTTPError if there is none."""
     scheme, _, token = request.fields.get(b"authorization", b"").partition(b" ")
     if scheme.lower() != b"bearer":
-        # A client that sends no token is told no more than this (RFC 6750 §3.1).
+        # Without a token there is no error code (RFC 6750 §3.1).
         raise HTTPError(401, "no_token", "Send an access token.", ("WWW-Authenticate", CHALLENGE))
     return token.strip(b" ").decode("latin-1")
 
@@ -1462,7 +1472,7 @@ def get_explain(app: App, request: Request) -> Response:
 
 Endpoint = Callable[[App, Request], Response]
 
-# What an endpoint does that may take long; part IV answers it accordingly.
+# What an endpoint does that may take long: part IV chooses its lane by it.
 NOTHING, READS, WRITES, HASHES = "nothing", "reads", "writes", "hashes"
 
 
@@ -1471,7 +1481,7 @@ class Route(NamedTuple):
 
     endpoint: Endpoint
     does: str = NOTHING
-    does_rotating: str = ""  # while ROTATE_REFRESH is on, if that is something else
+    does_if_rotating: str = ""  # while ROTATE_REFRESH is on, if that is something else
     refusal: str = "Unauthorized"  # the message of a refusal
     page_only: bool = False  # there while PAGE=on, for our own page: never CORS
     deletes_cookie: bool = False  # even where the store fails
@@ -1494,7 +1504,7 @@ def is_for_the_page(path: str) -> bool:
 
 
 def check_csrf(app: App, request: Request) -> None:
-    """Raise HTTPError if a page of another site has a browser send this POST: the cookie would come along (CSRF).
+    """Raise HTTPError if a page of another site made the browser send this request, cookie included (CSRF).
 
     Browsers say where a request comes from, in Sec-Fetch-Site (W3C Fetch Metadata §2.3) and Origin (RFC 6454 §7), and
     no script can change either. A client that sends neither is no browser, and has no cookie but its own.
@@ -1511,15 +1521,15 @@ def check_csrf(app: App, request: Request) -> None:
     else:
         same = site in (b"same-origin", b"none")
     if not same and origin not in app.settings.allowed_origins:
-        about = {"path": request.path, "origin": origin or "unknown", "address": str(request.client)}
+        event = event_of(request, "cross_site", path=request.path, origin=origin or "unknown")
         message = "This request comes from a page of another site, which ALLOWED_ORIGINS does not name."
-        raise HTTPError(403, "cross_site", message, events=(Event("cross_site", about),))
+        raise HTTPError(403, "cross_site", message, events=(event,))
 
 
 def find_route(app: App, request: Request) -> Route:
     """Return the route of `request`, whose body need not be here yet, or the one that answers OPTIONS.
 
-    Raises HTTPError: 404, 405 with Allow (RFC 9110 §15.5.6), or 403 for a POST from a page of another site.
+    Raises HTTPError: 404, 405 with Allow (RFC 9110 §15.5.6), or 403 for a change that a page of another site demands.
     """
     methods = {} if request.path == "*" else ROUTES.get(request.path)
     if methods is None or (not app.settings.page and is_for_the_page(request.path)):
@@ -1530,7 +1540,7 @@ def find_route(app: App, request: Request) -> Route:
         if request.method == "OPTIONS":
             return Route(lambda app, request: Response(204, fields=(("Allow", known),)))
         raise HTTPError(405, "method_not_allowed", f"This path allows only {known}.", ("Allow", known))
-    if request.method == "POST":
+    if request.method not in ("GET", "HEAD"):
         check_csrf(app, request)
     return route
 
@@ -1552,7 +1562,7 @@ def add_cors_headers(app: App, request: Request, response: Response) -> Response
 
 
 def store_failed(app: App, request: Request, error: StoreFailed) -> Response:
-    """Return the response when the store does not work: never a wrong one."""
+    """Return the response when the store does not work."""
     event = Event("database", {"error": str(error)})
     response = unavailable("unavailable", "The database does not answer. Try again.", event)
     route = ROUTES.get(request.path, {}).get(request.method)
@@ -1583,8 +1593,8 @@ def respond(app: App, request: Request) -> Response:
 
 
 # ==== Part III: Bytes move ================================================================================
-# The conversation with one client is a generator that moves no bytes itself, so the order of an HTTP exchange is read
-# from top to bottom. `Handler.handle` drives it with blocking reads, under the standard library's own server:
+# The conversation with one client is a generator that does no I/O, so an HTTP exchange is read from top to bottom.
+# `Handler.handle` drives it with blocking reads, under the standard library's own server:
 # `ThreadingHTTPServer(address, handler_for(App(settings, MemoryStore())))` is a complete login server.
 
 
@@ -1601,7 +1611,7 @@ class Handler(BaseHTTPRequestHandler):
 
     app: App
     framer: Framer
-    timeout = 10.0  # seconds for a blocking read
+    timeout = 10.0  # seconds for a blocking read; Server has deadlines of its own
     last = False  # whether the next response is the last one
 
     def converse(self) -> Conversation:
@@ -1611,7 +1621,7 @@ class Handler(BaseHTTPRequestHandler):
                      input that is here already, as long as `framer` is busy
             Request  answer it: its Response
 
-        Returns the last bytes to send. The driver throws TimeoutError in if the client is too slow.
+        Returns the last bytes to send. `Server` throws TimeoutError in if the client is too slow; `handle` just closes.
         """
         peer = parse_address(self.client_address[0]) or NO_ADDRESS
         framer = self.framer = Framer(peer, self.app.settings.trusted_proxies)
@@ -1634,7 +1644,7 @@ class Handler(BaseHTTPRequestHandler):
                     if not keep_alive:
                         return answer
                 elif (head := framer.expecting_continue()) is not None:
-                    # A body that will be refused is not asked for (RFC 9110 §10.1.1).
+                    # No client should send a body that will be refused (RFC 9110 §10.1.1).
                     find_route(self.app, head)
                     answer = CONTINUE
                 # Free them: this frame stays alive while the client is idle.
@@ -1662,7 +1672,7 @@ class Handler(BaseHTTPRequestHandler):
             app.log_seldom(event)
         if app.settings.access_log:
             about = {"method": request.method, "path": request.path, "status": str(int(response.status))}
-            app.log(Event("request", {**about, "address": str(request.client)}))
+            app.log(event_of(request, "request", **about))
         return render(response, request, keep_alive, app.clock())
 
     def handle(self) -> None:
@@ -1706,7 +1716,7 @@ MAX_SERVED_PLACES = 1_000  # remembered
 WRITES_AT_ONCE = 256  # requests to a commit
 
 
-# Where a request is answered: INLINE is the loop, which must not wait.
+# The lanes; INLINE is the loop of Server, which must not wait.
 INLINE, WRITE_LANE, HASH_LANE = "inline", "write", "hash"
 
 
@@ -1717,7 +1727,7 @@ def lanes_of(settings: Settings, store: Store) -> dict[tuple[str, str], str]:
     lanes = {}
     for path, methods in ROUTES.items():
         for method, route in methods.items():
-            does = (settings.rotate_refresh and route.does_rotating) or route.does
+            does = (settings.rotate_refresh and route.does_if_rotating) or route.does
             if lane_of[does] != INLINE:
                 lanes[method, path] = lane_of[does]
     return lanes
@@ -1729,9 +1739,9 @@ class Client(Handler):
     Does not call BaseHTTPRequestHandler.__init__, which would read and answer at once.
     """
 
-    def __init__(self, app: App, client: Any, address: str) -> None:
-        """`client` is a non-blocking socket, or what speaks TLS over one."""
-        self.app, self.socket, self.client_address = app, client, (address, 0)
+    def __init__(self, app: App, sock: Any, address: str) -> None:
+        """`sock` is a non-blocking socket, or what speaks TLS over one."""
+        self.app, self.socket, self.client_address = app, sock, (address, 0)
         self.conversation: Conversation | None = self.converse()  # None once the last answer has been made
         next(self.conversation)
         self.unsent = b""  # what is left of an answer that is being sent
@@ -1740,7 +1750,7 @@ class Client(Handler):
         self.since = self.deadline = 0.0  # when that waiting began and when it ends, seconds of the server's clock
 
 
-class Login(NamedTuple):
+class HashJob(NamedTuple):
     """A request that has a password hashed."""
 
     client: Client
@@ -1749,8 +1759,8 @@ class Login(NamedTuple):
     account: bytes  # the username as the form spells it: enough to keep attempts of one account apart
 
 
-class LoginQueue:
-    """Logins that wait for a thread: a queue for each place, and the places take turns.
+class HashQueue:
+    """Requests that wait for a thread to hash a password: a queue for each place, and the places take turns.
 
     So a flood from one place delays another place by one hash at most. Attempts of one account from one place are
     hashed one after the other: what is still being hashed is not taken for a failure.
@@ -1758,47 +1768,48 @@ class LoginQueue:
 
     def __init__(self) -> None:
         # In the order of their turns: a new place, and one that was served, is at the end.
-        self._places: OrderedDict[bytes, deque[Login]] = OrderedDict()
+        self._places: OrderedDict[bytes, deque[HashJob]] = OrderedDict()
         # Places that were served, the last one at the end.
         self._served: OrderedDict[bytes, None] = OrderedDict()
-        self._hashing: set[tuple[bytes, bytes]] = set()
+        # Place and account of what is being hashed.
+        self._busy: set[tuple[bytes, bytes]] = set()
 
-    def put(self, login: Login) -> Login | None:
-        """Add `login`. Return the one that has to go if too many wait.
+    def put(self, job: HashJob) -> HashJob | None:
+        """Add `job`. Return the one that has to go if too many wait.
 
         That is the newest of the longest queue; of several queues as long, that of the place served last.
         """
-        self._places.setdefault(login.place, deque()).append(login)
+        self._places.setdefault(job.place, deque()).append(job)
         if sum(map(len, self._places.values())) <= MAX_WAITING_LOGINS:
             return None
         most = max(map(len, self._places.values()))
         longest = [place for place, waiting in self._places.items() if len(waiting) == most]
         place = next((each for each in reversed(self._served) if each in longest), longest[-1])
-        return self._without(self._places[place], self._places[place].pop())
+        return self._remove(self._places[place][-1])
 
-    def take(self) -> Login | None:
-        """Return the login whose turn it is, until `done` is called with it; None if none can be hashed now."""
+    def take(self) -> HashJob | None:
+        """Return the job whose turn it is, until `done` is called with it; None if none can be hashed now."""
         for place, waiting in self._places.items():
-            for login in waiting:
-                if (place, login.account) not in self._hashing:
-                    self._hashing.add((place, login.account))
+            for job in waiting:
+                if (place, job.account) not in self._busy:
+                    self._busy.add((place, job.account))
                     self._places.move_to_end(place)
                     self._served[place] = None
                     self._served.move_to_end(place)
                     if len(self._served) > MAX_SERVED_PLACES:
                         self._served.popitem(last=False)
-                    waiting.remove(login)
-                    return self._without(waiting, login)
+                    return self._remove(job)
         return None
 
-    def _without(self, emptied: deque[Login], login: Login) -> Login:
-        if not emptied:
-            del self._places[login.place]
-        return login
+    def _remove(self, job: HashJob) -> HashJob:
+        self._places[job.place].remove(job)
+        if not self._places[job.place]:
+            del self._places[job.place]
+        return job
 
-    def done(self, login: Login) -> None:
+    def done(self, job: HashJob) -> None:
         """Let the next attempt of the same account have its turn."""
-        self._hashing.discard((login.place, login.account))
+        self._busy.discard((job.place, job.account))
 
 
 class Lanes:
@@ -1806,7 +1817,7 @@ class Lanes:
 
     def __init__(self, app: App, post: Callable[..., None], answered: Callable[[Client, Response], None]) -> None:
         self._app, self._post, self._answered = app, post, answered
-        self._logins, self._hashing = LoginQueue(), 0
+        self._jobs, self._hashing = HashQueue(), 0
         # Requests of this turn that write, handed over in one piece.
         self._pending: list[tuple[Client, Request]] = []
         self._writes: queue.SimpleQueue[list[tuple[Client, Request]]] = queue.SimpleQueue()
@@ -1816,45 +1827,46 @@ class Lanes:
     def submit(self, lane: str, client: Client, request: Request) -> None:
         """Have `request` answered in `lane`."""
         if lane == WRITE_LANE:
-            return self._pending.append((client, request))
+            self._pending.append((client, request))
+            return
         name = re.search(rb"(?:\A|&)username=([^&]*)", request.body)
-        crowded_out = self._logins.put(Login(client, request, place_of(request.client), name[1] if name else b""))
+        crowded_out = self._jobs.put(HashJob(client, request, place_of(request.address), name[1] if name else b""))
         if crowded_out:
             response = unavailable("busy", "Too many people are logging in. Try again.")
             self._post(self._answered, crowded_out.client, response)
-        return self._start_hashing()
+        self._start_hashing()
 
     def _start_hashing(self) -> None:
-        while self._hashing < HASHES_AT_ONCE and (login := self._logins.take()):
+        while self._hashing < HASHES_AT_ONCE and (job := self._jobs.take()):
             self._hashing += 1
             try:
-                threading.Thread(target=self._hash, args=(login,), name="hash", daemon=True).start()
+                threading.Thread(target=self._hash, args=(job,), name="hash", daemon=True).start()
             except RuntimeError as error:
-                self._post(self._hashed, login, hash_failed(error))
+                self._post(self._hashed, job, hash_failed(error))
 
-    def _hash(self, login: Login) -> None:
-        # Whatever happens, the client has an answer and the next login its turn.
+    def _hash(self, job: HashJob) -> None:
+        # Whatever happens, the client has an answer and the next job its turn.
         response = unavailable("unavailable", "Something went wrong here.")
         try:
-            response = respond(self._app, login.request)
+            response = respond(self._app, job.request)
             self._app.store.close()
         finally:
-            self._post(self._hashed, login, response)
+            self._post(self._hashed, job, response)
 
-    def _hashed(self, login: Login, response: Response) -> None:
+    def _hashed(self, job: HashJob, response: Response) -> None:
         self._hashing -= 1
-        self._logins.done(login)
-        self._answered(login.client, response)
+        self._jobs.done(job)
+        self._answered(job.client, response)
         self._start_hashing()
 
     def flush_writes(self) -> None:
-        """Let the writer have what this turn has for it."""
+        """Hand the writes of this turn to the writer."""
         if self._pending:
             self._writes.put(self._pending)
             self._pending = []
 
     def _write(self) -> None:
-        """Answer all waiting requests within one commit, and only then let the answers go. An empty list ends it."""
+        """Answer all waiting requests in one commit, then deliver the responses. An empty list ends it."""
         while works := self._writes.get():
             while len(works) < WRITES_AT_ONCE and not self._writes.empty():
                 more = self._writes.get()
@@ -1886,16 +1898,15 @@ class Lanes:
 
 # ---- Server ----------------------------------------------------------------------------------------------
 # A turn of the loop has four phases: receive and parse what has arrived, answer it on one snapshot of the store (taken
-# after it arrived, so never stale), render, send. With the same functions, a refresh answered in phases takes a quarter
-# less time than one answered by itself. A turn answers one request of each client, however many have arrived. A slow
-# client costs a buffer, not a thread.
+# after it arrived, so never stale), render, send: each keeps its code in the processor's cache. A turn answers one
+# request of each client, however many have arrived. A slow client costs a buffer, not a thread.
 
 REQUEST_SECONDS = 5.0  # from the first byte of a request, or of a new client, to the last
 IDLE_SECONDS = 30.0  # between two requests
 WRITE_SECONDS = 10.0  # for a client to take an answer
 LINGER_SECONDS = 2.0  # for a client to close, once the last answer is sent
 SWEEP_SECONDS = 1.0  # between two looks at the deadlines
-PAUSE_SECONDS = 0.1  # without accepting, once that has failed; between two looks while stopping
+ACCEPT_PAUSE_SECONDS = 0.1  # without accepting, once that has failed; between two looks while stopping
 TURN_SECONDS = 0.005  # of receiving, and of answering, before what has been answered is sent
 SHUTDOWN_SECONDS = 10.0  # for answers in flight when told to stop
 LAST_SECONDS = 0.5  # for an idle client, after `stop`, to send a request that is still answered
@@ -2007,7 +2018,8 @@ class Server:
         on_sweep: Callable[[], None] = lambda: None,
     ) -> None:
         """At most `capacity` clients are connected at one time. `clock` returns monotonic seconds."""
-        self.app, self.clients, self.stopping = app, set[Client](), False
+        self.app, self.stopping = app, False
+        self.clients: set[Client] = set()
         self._sockets, self._tls, self._capacity, self._clock = sockets, tls, capacity, clock
         self._on_sweep = on_sweep
         self._lane_of = lanes_of(app.settings, app.store)
@@ -2034,7 +2046,7 @@ class Server:
         ready()
         swept = self._now
         while not self.stopping or (self.clients and self._now < self._end):
-            pause = SWEEP_SECONDS if self._listening else PAUSE_SECONDS
+            pause = SWEEP_SECONDS if self._listening else ACCEPT_PAUSE_SECONDS
             self._turn(pause)
             if self._now >= swept + pause:
                 swept = self._now
@@ -2237,7 +2249,7 @@ class Server:
     # -- who is let in
 
     def _listen(self) -> None:
-        """Have the selector tell of clients that connect."""
+        """Have the selector watch for clients that connect."""
         self._listening = True
         for listener in self._sockets:
             self._selector.register(listener, READABLE, partial(self._accept, listener))
@@ -2251,7 +2263,7 @@ class Server:
 
     def _accept_failed(self, reason: str) -> None:
         """Rest a moment, and log why: once a minute."""
-        self._pause_accepting(PAUSE_SECONDS)
+        self._pause_accepting(ACCEPT_PAUSE_SECONDS)
         event = Event("accept", {"result": reason, "connections": str(len(self.clients))})
         self.app.log_seldom(event, REPEAT_SECONDS)
 
@@ -2720,7 +2732,7 @@ class SQLiteStore:
                 db.execute("REPLACE INTO failure (key, attempts, next, expires) VALUES (?, ?, ?, ?)", (key, *attempts))
                 # One bound for `expires`, so that the index finds them: with an OR, every row would be looked at.
                 ((count,),) = db.execute("SELECT count(*) FROM failure").fetchall()
-                bound = math.inf if count > MAX_FAILURE_ROWS else now
+                bound = math.inf if count > MAX_ATTEMPT_ROWS else now
                 db.execute(
                     "DELETE FROM failure WHERE key IN (SELECT key FROM failure WHERE expires <= ? AND key != ?"
                     " ORDER BY expires LIMIT 2)", (bound, key),
@@ -3025,7 +3037,7 @@ class EtcdStore:
             self.keep("pruned/latest", max((int(key.split("/")[1], 16) for key in old), default=0))
             attempts, count = self._range("failure/", "failure0", sortTarget="MOD")
             for number, (key, row) in enumerate(attempts.items()):
-                if number < count - MAX_FAILURE_ROWS or row[1][2] <= now:
+                if number < count - MAX_ATTEMPT_ROWS or row[1][2] <= now:
                     old[key] = row
             works = {number: Work({key: row}, {key: None}) for number, (key, row) in enumerate(old.items())}
             more = len(list(self._write(works, time.monotonic() + STORE_SECONDS))) >= PRUNE_ROWS

@@ -38,7 +38,7 @@ def attempt(app, username, password, peer="127.0.0.1", **fields):
     fields = {"host": "localhost", "content_type": FORM, **fields}
     fields = {name.replace("_", "-").encode(): value.encode() for name, value in fields.items()}
     body, client = credentials(username, password), address_of(app, peer, fields)
-    return server.respond(app, server.Request("POST", "/login", fields, body, client=client))
+    return server.respond(app, server.Request("POST", "/login", fields, body, address=client))
 
 
 def enter(app, username="ann", password=PASSWORD):

@@ -563,7 +563,7 @@ def old_database(path):
 def test_5_no_statement_needs_more_than_sqlite_3_26(monkeypatch, tmp_path):
     """All that the store does, on connections that know no newer function, and whose statements are looked at."""
     seen, known, kind = [], set(NEW_FUNCTIONS.split()), faulty(monkeypatch)
-    monkeypatch.setattr(server, "MAX_FAILURE_ROWS", 1)
+    monkeypatch.setattr(server, "MAX_ATTEMPT_ROWS", 1)
 
     def before(connection, statement):
         def authorize(action, _, function, *more):
@@ -626,7 +626,7 @@ def change(app, username, password, new, peer="192.0.2.1", **fields):
     raw_fields = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
     form = password_form(username, password, new)
     return server.respond(app, request("POST", "/password", form)._replace(
-        fields=raw_fields, client=server.parse_address(peer)))  # fmt: skip
+        fields=raw_fields, address=server.parse_address(peer)))  # fmt: skip
 
 
 def test_6_the_password_is_changed_all_sessions_are_ended_and_the_cookie_is_deleted():
@@ -1347,7 +1347,7 @@ def test_13_no_token_right_after_a_login_from_the_same_place_says_why():
     app = with_ann(host="0.0.0.0")
 
     def refreshed_from(peer):
-        (event,) = server.respond(app, request("POST", "/refresh")._replace(client=server.parse_address(peer))).events
+        (event,) = server.respond(app, request("POST", "/refresh")._replace(address=server.parse_address(peer))).events
         assert event.fields["result"].startswith("no_token")
         return "cookie" in str(event)
 

@@ -148,10 +148,14 @@ $ MINIJWT_KEY="$KEY_LF" minijwt decode $GOOD
 [1]
 $ minijwt decode $GOOD --key-file key-lf >/dev/null
 """),
-    ("a file goes before the environment", """
+    ("a file goes before the environment, and there can be only one file", """
 $ MINIJWT_KEY=$KEY minijwt decode $GOOD --key-file other
 ! minijwt: refused: ... [invalid_signature]
 [1]
+$ minijwt decode $GOOD --key-file key --env-file .env
+! usage: ...
+! minijwt.py decode: error: argument --env-file: not allowed with argument --key-file
+[2]
 """),
     ("without a key nothing is verified, and that is said aloud", """
 $ minijwt decode $GOOD

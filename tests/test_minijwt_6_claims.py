@@ -37,6 +37,13 @@ def test_the_clock_is_read_when_nobody_tells_the_time(monkeypatch):
     assert jwt.decode(until_noon, KEY, now=0)  # zero is a time, too
 
 
+@pytest.mark.parametrize("leeway", ["3", None, b"", [1]])
+def test_a_leeway_that_is_no_time_is_the_callers_fault_whatever_the_token_holds(leeway):
+    for claims in ('{"a":1}', '{"exp":1}'):
+        with pytest.raises(TypeError, match="leeway must be seconds or a timedelta"):
+            jwt.decode(token(claims), KEY, now=NOW, leeway=leeway)
+
+
 @pytest.mark.parametrize("leeway", [timedelta(minutes=-1), -60])
 def test_a_negative_leeway_makes_it_stricter(leeway):
     with pytest.raises(jwt.ExpiredSignatureError):

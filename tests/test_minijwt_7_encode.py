@@ -187,6 +187,7 @@ def test_headers_are_added(headers, written):
 def test_headers_can_be_left_in_their_order():
     good = jwt.encode({}, KEY, headers={"z": 1, "a": 2}, sort_headers=False)
     assert segments(good)[0] == '{"typ":"JWT","alg":"HS256","z":1,"a":2}'
+    assert segments(jwt.encode({}, KEY, sort_headers=False))[0] == '{"typ":"JWT","alg":"HS256"}'
 
 
 @pytest.mark.parametrize("alg", ["none", "HS512", "RS256", "hs256", "", None, 256, ["HS256"]], ids=repr)

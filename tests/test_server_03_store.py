@@ -280,7 +280,7 @@ def test_after_a_clock_that_goes_back_no_wait_is_longer_than_the_longest(store, 
 
 
 def test_they_are_bounded_and_the_oldest_go_first(store, monkeypatch):
-    monkeypatch.setattr(server, "MAX_FAILURE_ROWS", 50)
+    monkeypatch.setattr(server, "MAX_ATTEMPT_ROWS", 50)
     for _ in range(3):
         count(store, b"first")
     for number in range(200):
@@ -290,7 +290,7 @@ def test_they_are_bounded_and_the_oldest_go_first(store, monkeypatch):
 
 
 def test_an_attempt_makes_an_old_key_the_youngest(store, monkeypatch):
-    monkeypatch.setattr(server, "MAX_FAILURE_ROWS", 50)
+    monkeypatch.setattr(server, "MAX_ATTEMPT_ROWS", 50)
     for number in range(200):
         count(store, f"{number}".encode(), NOW + number)
         waits = count(store, b"busy", NOW + number + 0.5)
@@ -298,7 +298,7 @@ def test_an_attempt_makes_an_old_key_the_youngest(store, monkeypatch):
 
 
 def test_a_full_table_counts_after_the_clock_went_back(store, monkeypatch):
-    monkeypatch.setattr(server, "MAX_FAILURE_ROWS", 50)
+    monkeypatch.setattr(server, "MAX_ATTEMPT_ROWS", 50)
     for number in range(100):
         count(store, f"{number}".encode(), NOW + number)
     assert [count(store, now=NOW - 3_600) for _ in range(4)] == [0, 0, 0, 30]

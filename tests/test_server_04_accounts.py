@@ -2,6 +2,7 @@
 
 import hashlib
 import ipaddress
+import json
 import math
 import os
 import random
@@ -583,6 +584,18 @@ def test_logout_of_a_tutorial_token_ends_that_one_alone():
     first, second = refresh_token(), refresh_token(exp=NOW + 100)
     assert leave(app, first).status == 204
     assert not works(app, first) and works(app, second)
+
+
+@pytest.mark.parametrize("exp", ["soon", None, [1], True], ids=repr)
+def test_a_signed_token_whose_exp_is_no_number_is_refused_and_its_logout_changes_nothing(exp):
+    app = build()
+    for good in (refresh_token(), sign("admin")):
+        header, payload, _ = good.split(".")
+        claims = {**json.loads(minijwt.base64url_decode(payload.encode())), "exp": exp}
+        unsigned = f"{header}.{minijwt.base64url_encode(json.dumps(claims).encode()).decode()}".encode()
+        token = b".".join([unsigned, minijwt.sign(unsigned, serverkit.REFRESH)]).decode()
+        assert use(app, token).status == 406
+        assert leave(app, token).status == 204
 
 
 def test_a_tutorial_token_that_was_logged_out_stays_so():

@@ -224,7 +224,7 @@ def test_several_lines_of_x_forwarded_for_are_one():
         f"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-For: 203.0.113.5\r\nX-Forwarded-For: {P}"
     )
     parsed, _ = server.parse_head(head.encode(), server.parse_address(P), server.read_networks("10.0.0.0/8"))
-    assert str(parsed.client) == "203.0.113.5"
+    assert str(parsed.address) == "203.0.113.5"
 
 
 # -- forms and cookies

@@ -30,7 +30,7 @@ def last(talk, step, *arguments):
 def test_bytes_become_a_request_and_a_response_becomes_bytes(talk):
     assert talk.send(RAW_LOGIN[:-1]) == b"", "more is needed"
     request = talk.send(RAW_LOGIN[-1:])
-    assert (request.method, request.path, request.body, str(request.client)) == ("POST", "/login", LOGIN, "192.0.2.1")
+    assert (request.method, request.path, request.body, str(request.address)) == ("POST", "/login", LOGIN, "192.0.2.1")
     (answer,) = answers(talk.send(server.Response(200, b"{}")))
     assert (answer.status, answer.body, answer["Connection"]) == (200, b"{}", None)
     assert talk.send(None) == b"", "nothing else is here"

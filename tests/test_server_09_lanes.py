@@ -35,7 +35,7 @@ def crowd(count, **changes):
 
 def waiting(place, account="", number=0):
     """A login of `account` from `place`, both letters."""
-    return server.Login(None, number, place.encode(), account.encode())
+    return server.HashJob(None, number, place.encode(), account.encode())
 
 
 def turns(queue, count=100):
@@ -48,7 +48,7 @@ def turns(queue, count=100):
 
 
 def test_the_places_take_turns():
-    queue = server.LoginQueue()
+    queue = server.HashQueue()
     for place in "AAAAAABBC":
         assert queue.put(waiting(place)) is None
     assert turns(queue) == "ABCABAAAA"
@@ -58,7 +58,7 @@ def test_the_places_take_turns():
 def test_a_place_waits_for_at_most_one_hash_of_each_other_place():
     """Though the others come again as soon as they have been served, with one login or with many."""
     for other in ("B", "BCD"):
-        queue = server.LoginQueue()
+        queue = server.HashQueue()
         for place in other * 3 + "A" + other * 3:
             queue.put(waiting(place))
         seen = ""
@@ -73,7 +73,7 @@ def test_a_place_waits_for_at_most_one_hash_of_each_other_place():
 
 
 def test_a_place_that_adds_logins_keeps_its_turn():
-    queue, seen = server.LoginQueue(), ""
+    queue, seen = server.HashQueue(), ""
     for number in range(60):
         queue.put(waiting("A"))
         queue.put(waiting("BCDE"[number % 4]))
@@ -82,7 +82,7 @@ def test_a_place_that_adds_logins_keeps_its_turn():
 
 
 def test_attempts_of_one_account_from_one_place_are_hashed_one_after_the_other():
-    queue = server.LoginQueue()
+    queue = server.HashQueue()
     for number in range(3):
         queue.put(waiting("A", "ann", number))
     queue.put(waiting("A", "bob"))
@@ -99,7 +99,7 @@ def test_attempts_of_one_account_from_one_place_are_hashed_one_after_the_other()
 
 
 def test_when_too_many_wait_the_longest_queue_loses_its_newest():
-    queue = server.LoginQueue()
+    queue = server.HashQueue()
     for number in range(server.MAX_WAITING_LOGINS - 2):
         assert queue.put(waiting("A", f"{number}", number)) is None
     assert queue.put(waiting("B", "ann")) is None and queue.put(waiting("B", "bob")) is None
@@ -111,7 +111,7 @@ def test_when_too_many_wait_the_longest_queue_loses_its_newest():
 
 
 def test_of_places_that_have_equally_many_the_one_whose_turn_comes_last_loses():
-    queue = server.LoginQueue()
+    queue = server.HashQueue()
     for number in range(server.MAX_WAITING_LOGINS):
         assert queue.put(waiting(chr(65 + number))) is None
     queue.done(queue.take())

@@ -135,7 +135,7 @@ def test_events_name_the_client_and_not_the_proxy():
     def address(path, cookie):
         about = {**fields, b"cookie": f"jwt={cookie}".encode()}
         (event,) = server.respond(
-            app, server.Request("POST", path, about, client=address_of(app, "10.0.0.1", about))
+            app, server.Request("POST", path, about, address=address_of(app, "10.0.0.1", about))
         ).events
         return event.fields["address"]
 

@@ -416,7 +416,7 @@ def test_old_rows_are_found_by_their_index(monkeypatch):
 
 
 def test_the_rows_of_attempts_are_bounded_and_expired_ones_go(monkeypatch):
-    monkeypatch.setattr(server, "MAX_FAILURE_ROWS", 50)
+    monkeypatch.setattr(server, "MAX_ATTEMPT_ROWS", 50)
     store = new_store()
     for number in range(200):
         store.count_login_attempt(f"{number}".encode(), NOW + number, 10)

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 from serverkit import TOP, Process, answers, raw
@@ -14,7 +15,7 @@ from sessionkit import PASSWORD, SECRETS, raw_login, raw_refresh
 FILES = ["minijwt.py", "server.py"]
 
 # What minimal means, in lines: the first three parts of server.py, its Python without the page, the page; minijwt.py.
-PARTS_I_TO_III, PYTHON, SHARED_STORE, PAGE = 1_700, 3_575, 352, 420
+PARTS_I_TO_III, PYTHON, SHARED_STORE, PAGE = 1_700, 3_586, 352, 420
 MINIJWT = 950
 MAX_LINE_CHARS = 120
 
@@ -72,6 +73,11 @@ class Uses(ast.NodeVisitor):
             self.used.add(node.id)
 
 
+def stored(node):
+    """Whether a node of the tree is a name that is given a value."""
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+
+
 def bound(statement):
     """The names that a statement of a module gives a value to."""
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -83,7 +89,7 @@ def bound(statement):
         inner += [each for handler in getattr(statement, "handlers", []) for each in handler.body]
         return set().union(*map(bound, inner))
     targets = getattr(statement, "targets", [getattr(statement, "target", None)])
-    return {node.id for target in targets if target for node in ast.walk(target) if isinstance(node, ast.Name)}
+    return {node.id for target in targets if target for node in ast.walk(target) if stored(node)}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -95,12 +101,16 @@ def test_nothing_is_used_above_its_definition_not_even_in_an_annotation(name):
         uses = Uses()
         uses.visit(statement)
         own = {node.arg for node in ast.walk(statement) if isinstance(node, ast.arg)}
-        own |= {
-            node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-        }
+        own |= {node.id for node in ast.walk(statement) if stored(node)}
         known |= bound(statement)  # a function may call itself
         early = (uses.used & everything) - known - own
         assert not early, f"{name}:{statement.lineno} uses {early}, defined further down"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_name_of_a_module_is_bound_twice(name):
+    count = Counter(each for statement in tree(name).body for each in bound(statement))
+    assert [each for each, times in count.items() if times > 1] == []
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -50,7 +50,7 @@ class Side:
 
     def post(self, path, body=b"", **fields):
         client = server.parse_address(self.address)
-        return self.send(serverkit.request("POST", path, body, **fields)._replace(client=client))
+        return self.send(serverkit.request("POST", path, body, **fields)._replace(address=client))
 
     def login(self, username, password, **fields):
         body = f"username={percent(username)}&password={percent(password)}".encode()
