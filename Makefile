@@ -21,7 +21,7 @@ test-all: ## run the tests on every Python from 3.9 on that is installed
 
 prove: $(VENV) ## the long proof, some minutes: a real browser, fuzzing, load, mutants
 	$(PYTEST) tests/test_browser.py
-	LONG=1 HUNDREDS=10 $(PYTEST) tests/test_server_04_* tests/test_server_13_* tests/test_readme.py tests/test_from_the_field.py
+	LONG=1 HUNDREDS=10 $(PYTEST) tests/test_server_04_* tests/test_server_13_* tests/test_attacks.py tests/test_from_the_field.py
 	$(PYTHON) tests/prove/fuzz.py 30
 	$(PYTHON) tests/prove/wire.py 30000
 	$(PYTHON) tests/prove/fire.py
@@ -30,8 +30,11 @@ prove: $(VENV) ## the long proof, some minutes: a real browser, fuzzing, load, m
 cluster: ## three nodes of etcd and three servers under faults, some minutes (with Debian's etcd-server)
 	$(PYTHON) tests/prove/cluster.py
 
-attacks: ## eighteen attacks, told and performed: a naive twin falls, this server does not
-	@$(PYTHON) tests/attacks
+attacks: ## attacks, told and performed: a naive twin falls, this server does not: make attacks [NAME="none"]
+	@$(PYTHON) tests/attacks $(NAME)
+
+break: ## remove one line of defence in a copy: the attack succeeds, a test goes red: make break NAME="none"
+	@$(PYTHON) tests/attacks --break $(NAME)
 
 exercise: ## build your own minijwt, stage by stage: make exercise MINE=path/to/yours.py
 	@$(PYTHON) tests/exercise "$(MINE)" || test $$? -eq 1
@@ -53,4 +56,4 @@ $(VENV):
 	@$(PYTHON) -c 'import pytest' 2>/dev/null || { $(PYTHON) -m venv $(VENV) && $(VENV)/bin/pip install -q pytest; } \
 	|| { rm -rf $(VENV); echo "make: there is no pytest, and $(VENV) could not be made" >&2; exit 1; }
 
-.PHONY: help run test test-all prove cluster attacks exercise bench dist screenshot clean
+.PHONY: help run test test-all prove cluster attacks break exercise bench dist screenshot clean

@@ -1,72 +1,140 @@
-"""The attack book as a narrated demo: `python3 tests/attacks [WORDS OF A TITLE]`.
+"""The attack book as a narrated demo:  python3 tests/attacks [--break] [NUMBERS AND WORDS]
 
-Performs every attack, or those whose titles hold all the words, on the naive twin and on this server, and tells what
-each side answered. Exit status: 0 if the twin fell every time and this server never, 1 if not, 2 for unknown words.
+Performs every attack, or those with these numbers and those whose name and title hold all the words: on the naive twin,
+on this server, and on a copy of this server without the line that stops it. With `--break` it performs one attack on
+such a copy, and shows the edit, the attack as it succeeds then, and the test that goes red.
+
+Exit status: 0 if all went as it should, 1 if not, 2 if no attack is meant, or more than one for `--break`.
 """
 
-import signal
+import concurrent.futures
+import os
 import sys
 import textwrap
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[up]) for up in range(3)]  # this directory, tests/, the two files
+# This directory, tests/, and that of the two files.
+sys.path[:0] = [str(Path(__file__).resolve().parents[up]) for up in range(3)]
 
 import book  # noqa: E402
+import copies  # noqa: E402
+from sides import Ours, Twin  # noqa: E402
 
-INTRODUCTION = """Two servers, one attacker. The twin is a login server as the usual tutorials write it. This server is
-    minijwt, with the settings that `server.py init` writes. (Its defaults are those of a tutorial and do not rotate:
-    with them a stolen refresh token, attack 10, is good until it expires.) Alice has an account on both. Mallory has
-    one too, and wants Alice's. Every attack below has just been performed on both, in the same way."""
-
-
-def paragraph(text, label="", indent=0):
-    """Print `text`, wrapped; it stands `indent` columns to the right, beside its label."""
-    first, others = label.ljust(indent), " " * indent
-    text = " ".join(text.split())
-    print(textwrap.fill(text, 79, initial_indent=first, subsequent_indent=others, break_on_hyphens=False))
+INTRODUCTION = """Alice has an account, and Mallory wants it. Each attack has just been performed three times, in the
+    same way: on the twin, a login server as the usual tutorials write it; on this server, with the settings that
+    `server.py init` writes unless others are named; and on a copy of this server without the line that stops it."""
 
 
-def tell(number, attack, outcome):
-    """Print one attack."""
-    print(f"\n\n{number}. {attack.title}\n")
+def paragraph(text, label=""):
+    """Print `text`, wrapped, to the right of its label."""
+    label = label.ljust(14) if label else ""
+    text, indent = " ".join(text.split()), " " * len(label)
+    print(textwrap.fill(text, 79, initial_indent=label, subsequent_indent=indent, break_on_hyphens=False))
+
+
+def tell(number, attack):
+    print(f"\n\n{number}. {attack.title} [{attack.name}]\n")
     paragraph(attack.text)
     print()
-    paragraph(outcome.sent, "Sent:", 13)
-    paragraph(outcome.twin, "The twin:", 13)
-    paragraph(outcome.ours, "This server:", 13)
-    for label, fragment in zip(["Stopped by:", "and by:"], attack.stopped_by):
-        paragraph("{}, line {}".format(*book.place_of(fragment)), label, 13)
-        paragraph(fragment, indent=4)
-    paragraph(attack.read, "To read:", 13)
-    if not outcome.twin_fell or outcome.we_fell:
-        print("\nNOT AS IT SHOULD BE: the twin must fall, and this server must not.")
 
 
-def main(words):
-    """Perform the attacks whose titles hold all `words`; return the exit status."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows only ASCII
-    chosen = [
+def show(edit, context):
+    """Print where the line of defence stands, and the edit that removes it; return whether it is there."""
+    if not copies.is_there(edit):
+        paragraph(f"it is not in {edit.file} any more: {edit.old}", "Its line:")
+        return False
+    paragraph(f"{edit.file}, line {copies.place_of(edit)}", "Its line:")
+    lines = copies.diff(edit, context)
+    margin = min(len(line) - len(line[1:].lstrip()) for line in lines)
+    print(*(f"{line[0]} {line[margin:]}" for line in lines), sep="\n")
+    return True
+
+
+def verdict(label, seen, must_fall):
+    """Print what one side answered, and whether it fell."""
+    wrong = "" if seen.fell == must_fall else ", NOT AS IT SHOULD BE"
+    paragraph(f"{'FELL' if seen.fell else 'HELD'}{wrong}: {seen.answer}", label)
+
+
+def perform(chosen):
+    """Perform attacks, and tell each; return the exit status."""
+    paragraph(INTRODUCTION)
+    fell = []
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for (number, attack), copy in zip(chosen, pool.map(copies.perform, [attack for _, attack in chosen])):
+            twin, ours = book.perform(attack, Twin), book.perform(attack, Ours)
+            tell(number, attack)
+            paragraph(twin.sent, "Sent:")
+            verdict("The twin:", twin, True)
+            verdict("This server:", ours, False)
+            if show(attack.edit, context=0):
+                verdict("Without it:", copy, True)
+            paragraph(attack.read, "To read:")
+            fell.append((twin.fell, ours.fell, copy.fell))
+    twin, ours, copy = map(sum, zip(*fell))
+    many = f"{len(chosen)} attack{'s' * (len(chosen) != 1)}"
+    print(f"\n\nOf {many}: the twin fell {twin}, this server {ours}, and without its line {copy}.")
+    return 0 if (twin, ours, copy) == (len(chosen), 0, len(chosen)) else 1
+
+
+def break_it(number, attack):
+    """Perform one attack on a copy without its line, and run the test that goes red; return the exit status."""
+    tell(number, attack)
+    if not show(attack.edit, context=1):
+        return 1
+    print()
+    test, python = copies.name_of(attack.test), copies.python_with_pytest()
+    with copies.copy(attack.edit) as directory:
+        seen = copies.perform_in(directory, attack)
+        paragraph(seen.sent, "Sent:")
+        verdict("Without it:", seen, True)
+        paragraph(attack.wrong, "Wrong now:")
+        print(f"\n$ python3 -m pytest {test}")
+        if python:
+            red, lines = copies.run_test(directory, python, test)
+            print(*lines, sep="\n")
+        else:
+            red = True
+            paragraph("It would go red; but no pytest is here to run it. `make test` gets one.")
+    if not red:
+        print("NOT AS IT SHOULD BE: the test is not red.")
+    paragraph("This was a copy; nothing else has changed.")
+    return 0 if seen.fell and red else 1
+
+
+def choose(arguments):
+    """Return the attacks that are meant, each with its number."""
+    numbers = {int(argument) for argument in arguments if argument.isdecimal()}
+    words = [argument.lower() for argument in arguments if not argument.isdecimal()]
+    return [
         (number, attack)
         for number, attack in enumerate(book.ATTACKS, 1)
-        if all(word.lower() in attack.title.lower() for word in words)
+        if number in numbers or (words and all(word in f"{attack.name} {attack.title}".lower() for word in words))
     ]
-    if not chosen:
-        print("No title holds these words. There are:", *(attack.title for attack in book.ATTACKS), sep="\n  ")
-        return 2
-    paragraph(INTRODUCTION)
-    twin = ours = 0
-    for number, attack in chosen:
-        outcome = book.perform(attack)
-        tell(number, attack, outcome)
-        twin, ours = twin + outcome.twin_fell, ours + outcome.we_fell
-    attacks, times = (f"{n} {word}{'s' * (n != 1)}" for n, word in ((len(chosen), "attack"), (twin, "time")))
-    print(f"\n\n{attacks}: the twin fell {times}, this server {ours}.")
-    return 0 if (twin, ours) == (len(chosen), 0) else 1
+
+
+def main(arguments):
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that knows only ASCII
+    breaking = arguments[:1] == ["--break"]
+    wanted = arguments[breaking:]
+    chosen = choose(wanted) if wanted or breaking else list(enumerate(book.ATTACKS, 1))
+    if breaking and len(chosen) == 1:
+        return break_it(*chosen[0])
+    if chosen and not breaking:
+        return perform(chosen)
+    print("Name one of these, by its number or by words:" if breaking else "There is none like that. There are:")
+    for number, attack in chosen or enumerate(book.ATTACKS, 1):
+        print(f"{number:4}  {attack.name:21} {attack.title}")
+    return 2 if wanted else 0
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):  # not on Windows
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for `| head`
-    status = main(sys.argv[1:])
+    try:
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The output was closed early, by `| head`. Else the interpreter complains at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
     book.serverkit.SCRATCH.cleanup()
     sys.exit(status)

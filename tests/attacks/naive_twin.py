@@ -1,4 +1,4 @@
-"""VULNERABLE ON PURPOSE. A login server as the usual tutorials write it, for book.py to attack, and for nothing else.
+"""VULNERABLE ON PURPOSE. A login server as the usual tutorials write it, for sides.py to build, and for nothing else.
 
 Never copy a line of it. It runs, it passes the tests its author thought of, and every attack in the book succeeds.
 It opens no port and writes no file: a request goes into `Server.respond`, an answer comes out. A comment in quotes is
@@ -19,7 +19,7 @@ HERE = os.path.dirname(__file__)
 frame = sys._getframe()  # who asks for this module?
 while frame and (frame.f_globals is globals() or "importlib" in frame.f_code.co_filename):
     frame = frame.f_back
-if frame is None or frame.f_code.co_filename != os.path.join(HERE, "book.py"):
+if frame is None or frame.f_code.co_filename != os.path.join(HERE, "sides.py"):
     raise ImportError("naive_twin is VULNERABLE ON PURPOSE: nothing but the attack book may import it")
 del frame
 
@@ -58,17 +58,28 @@ def from_base64url(text):
     return base64.urlsafe_b64decode(text + "==")  # "it knows what to skip"
 
 
+def hmac_sha256(data, key):
+    return hmac.new(key, data, hashlib.sha256).digest()
+
+
+def rsa_is_right(data, key, signature):
+    der = base64.b64decode(b"".join(key.splitlines()[1:-1]))
+    modulus = int.from_bytes(der[-69:-5], "big")  # "all our keys look the same"
+    opened = pow(int.from_bytes(signature, "big"), 65_537, modulus).to_bytes(64, "big")
+    return opened.endswith(hashlib.sha256(data).digest())  # "the rest is padding"
+
+
 ALGORITHMS = {
-    "HS256": lambda data, key: hmac.new(key, data, hashlib.sha256).digest(),
-    "HS512": lambda data, key: hmac.new(key, data, hashlib.sha512).digest(),
-    "NONE": lambda data, key: b"",  # "for debugging"
+    "HS256": lambda data, key, signature: signature == hmac_sha256(data, key),
+    "RS256": rsa_is_right,  # "for the company's single sign-on"
+    "NONE": lambda data, key, signature: signature == b"",  # "for debugging"
 }
 
 
 def make(claims):
     head = to_base64url(json.dumps({"alg": "HS256", "typ": "JWT"}).encode())
     signed = head + "." + to_base64url(json.dumps(claims).encode())
-    return signed + "." + to_base64url(ALGORITHMS["HS256"](signed.encode(), SECRET))
+    return signed + "." + to_base64url(hmac_sha256(signed.encode(), SECRET))
 
 
 def read(token):
@@ -76,7 +87,7 @@ def read(token):
     return json.loads(from_base64url(token.split(".")[1]))
 
 
-def verify(token):
+def verify(token, now):
     """The claims of a token whose signature is right."""
     head, payload, *signature = token.split(".")
     header = json.loads(from_base64url(head))
@@ -86,17 +97,20 @@ def verify(token):
     if "kid" in header:  # "so that we can change keys one day"
         with open(os.path.join(KEYS, header["kid"]), "rb") as file:
             key = file.read()
-    expected = ALGORITHMS[header["alg"].upper()](f"{head}.{payload}".encode(), key)
-    if signature and from_base64url(signature[0]) != expected:
+    is_right = ALGORITHMS[header["alg"].upper()]
+    if signature and not is_right(f"{head}.{payload}".encode(), key, from_base64url(signature[0])):
         raise ValueError("wrong signature")
-    return read(token)
+    claims = read(token)
+    if claims["iat"] > now:  # "what comes from the future is forged"
+        raise ValueError("not yet")
+    return claims
 
 
 # ---- Requests
 
 
 def slow_hash(password):
-    return hashlib.pbkdf2_hmac("sha256", password.encode(), b"a grain of salt", 50_000)
+    return hashlib.pbkdf2_hmac("sha256", password.encode(), b"a grain of salt", 20_000)
 
 
 def cookies(request):
@@ -110,7 +124,8 @@ class Server:
         self.users = users  # name → slow_hash(password)
         self.denylist = set()  # tokens that were logged out or exchanged
         self.log = []
-        self.routes = {"/login": self.login, "/refresh": self.refresh, "/logout": self.logout, "/me": self.me}
+        self.routes = {"/login": self.login, "/refresh": self.refresh, "/logout": self.logout}
+        self.routes.update({"/me": self.me, "/v1/me": self.old_me})
 
     def respond(self, request):
         return self.routes[request.path](request)
@@ -144,19 +159,32 @@ class Server:
         if self.is_denied(token):
             return answer(401, {"message": "Unauthorized"})
         try:
-            claims = verify(token)  # "no need to look at exp: the browser deletes the cookie in time"
+            claims = verify(token, self.clock())  # "no need to look at exp: the browser deletes the cookie in time"
         except (ValueError, KeyError, OSError):
             return answer(401, {"message": "Unauthorized"})
         self.denylist.add(token)
         return self.tokens(claims["username"])
 
     def logout(self, request):
-        self.denylist.add(cookies(request).get(COOKIE, ""))
+        token = cookies(request).get(COOKIE, "")
+        try:
+            verify(token, self.clock())
+            self.denylist.add(token)
+        except (ValueError, KeyError, OSError):
+            pass  # "a bad token is logged out already"
         return Response(204)
 
     def me(self, request):
-        token = request.fields.get(b"authorization", b"").decode("latin-1").partition(" ")[2]
-        claims = read(token)  # "it was checked when we made it"
+        return self.claims(request, lambda token: verify(token, self.clock()))
+
+    def old_me(self, request):
+        return self.claims(request, read)  # "it was checked when we made it; our first app still calls this"
+
+    def claims(self, request, reader):
+        try:
+            claims = reader(request.fields.get(b"authorization", b"").decode("latin-1").partition(" ")[2])
+        except (ValueError, KeyError, OSError):
+            return answer(401, {"message": "Unauthorized"})
         if claims["exp"] <= self.clock():
             return answer(401, {"message": "The access token has expired"})
         return answer(200, claims)
