@@ -745,7 +745,7 @@ class Accounts:
         return living[0]
 
     def _look_up(self, token: RefreshToken) -> Standing:
-        """Look up the session of `token`; raise Refused if it has ended, alone or with its user's others or the user."""
+        """Look up the session of `token`; raise Refused if it has ended, or its user was removed or logged out."""
         standing = self._store.look_up(token.username, token.sid, token.expires)
         demo = self._is_demo_user(token.username, standing)
         epoch = DEMO_EPOCH if demo else standing.epoch
