@@ -42,7 +42,7 @@ exercise: ## build your own minijwt, stage by stage: make exercise MINE=path/to/
 bench: ## measure against the bare HMAC, PyJWT, uvicorn, Express …; writes dist/bench.md
 	$(PYTHON) tests/bench
 
-dist: ## make one file that has everything, dist/minijwt.pyz, and dist/SHA256SUMS
+dist: ## make what an operator carries: dist/minijwt.pyz with everything in it, dist/deploy, dist/SHA256SUMS
 	@$(PYTHON) tests/dist.py
 
 screenshot: ## take pictures of the page at /, in dist/ (with Debian's chromium and chromium-driver)

@@ -1,11 +1,16 @@
-"""Make dist/minijwt.pyz, the server and the library in one file, and dist/SHA256SUMS:  python3 tests/dist.py [folder]
+"""Make dist/, which is what an operator carries to a machine:  python3 tests/dist.py [folder]
 
-The same sources make the same bytes, whoever makes them, where, when and with which Python: nothing of the machine goes
-in. The sources are stored as they are, so that `unzip -p minijwt.pyz server.py | less` shows what runs.
+    minijwt.pyz   the server and the library in one file
+    deploy/       the configuration files of tests/deploy/
+    SHA256SUMS    of all these; its own sum is printed, so that one line vouches for everything
+
+The same sources make the same bytes on every machine, at any time and with any Python. They are stored as they are, so
+that `unzip -p minijwt.pyz server.py | less` shows what runs.
 """
 
 import hashlib
 import io
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -39,14 +44,16 @@ def pyz(sources):
 
 
 def main(folder):
-    data = pyz({name: (TOP / name).read_bytes() for name in ("minijwt.py", "server.py")})
-    folder.mkdir(exist_ok=True)
-    path = folder / "minijwt.pyz"
-    path.write_bytes(data)
-    path.chmod(0o755)
-    line = f"{hashlib.sha256(data).hexdigest()}  {path.name}\n"
-    (folder / "SHA256SUMS").write_text(line, "ascii")
-    print(line, end="")
+    files = {"minijwt.pyz": pyz({name: (TOP / name).read_bytes() for name in ("minijwt.py", "server.py")})}
+    for path in sorted((TOP / "tests" / "deploy").iterdir()):
+        files[f"deploy/{path.name}"] = path.read_bytes()
+    sums = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items()).encode("ascii")
+    shutil.rmtree(folder / "deploy", ignore_errors=True)
+    (folder / "deploy").mkdir(parents=True)
+    for name, data in {**files, "SHA256SUMS": sums}.items():
+        (folder / name).write_bytes(data)
+        (folder / name).chmod(0o755 if data.startswith(b"#!") else 0o644)
+    print(f"{hashlib.sha256(sums).hexdigest()}  SHA256SUMS")
 
 
 if __name__ == "__main__":

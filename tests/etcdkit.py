@@ -41,7 +41,7 @@ def make_pems(directory):
         subprocess.run(command, cwd=directory, check=True, capture_output=True)
 
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    run("sh", os.fspath(DEPLOY / "certificates.sh"), "127.0.0.1")
+    run("sh", os.fspath(DEPLOY / "etcd-certificates.sh"), "127.0.0.1")
     run("openssl", "req", "-x509", *key, "-keyout", "other.key", "-out", "other.pem", "-subj", "/CN=other")
     run("openssl", "req", "-new", *key, "-keyout", "named.key", "-out", "named.csr", "-subj", "/CN=minijwt")
     run("openssl", "x509", "-req", "-in", "named.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-out", "named.pem")

@@ -37,20 +37,21 @@ def run(pyz, *arguments, stdin="", **environment):
 
 def built(folder, python, mask, **environment):
     """Build a copy of the sources, made just now in `folder`; return all that was made."""
+    (folder / "tests").mkdir(parents=True)
     for name in ("minijwt.py", "server.py", "tests/dist.py"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(TOP / name, folder / name)
+    shutil.copytree(TOP / "tests" / "deploy", folder / "tests" / "deploy")
     command = f'umask {mask} && exec "{python}" tests/dist.py'
     environment = {**os.environ, **environment}
     subprocess.run(["sh", "-c", command], cwd=folder, env=environment, check=True, capture_output=True)
-    return [(folder / "dist" / name).read_bytes() for name in ("minijwt.pyz", "SHA256SUMS")]
+    made = [path for path in sorted((folder / "dist").rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder / "dist")): (path.stat().st_mode, path.read_bytes()) for path in made}
 
 
 def test_the_same_sources_make_the_same_bytes_in_every_folder_zone_and_umask(tmp_path):
     first = built(tmp_path / "a", sys.executable, "022", TZ="UTC", SOURCE_DATE_EPOCH="1")
     second = built(tmp_path / "a longer name" / "b", sys.executable, "077", TZ="Asia/Kathmandu", LC_ALL="C")
     assert first == second
-    assert first[1].decode() == f"{hashlib.sha256(first[0]).hexdigest()}  minijwt.pyz\n"
 
 
 def test_and_with_the_oldest_and_the_newest_python(tmp_path):
@@ -59,6 +60,23 @@ def test_and_with_the_oldest_and_the_newest_python(tmp_path):
         pytest.skip("no other Python from 3.9 on is installed")
     made = [built(tmp_path / str(number), file, "022") for number, file in enumerate([others[0], others[-1]])]
     assert made == [built(tmp_path / "mine", sys.executable, "022")] * 2
+
+
+def test_one_line_vouches_for_every_file(pyz, capsys):
+    dist.main(pyz.parent)
+    sums = (pyz.parent / "SHA256SUMS").read_bytes()
+    assert capsys.readouterr().out == f"{hashlib.sha256(sums).hexdigest()}  SHA256SUMS\n"
+    listed = dict(reversed(line.split("  ")) for line in sums.decode().splitlines())
+    deploy = {f"deploy/{path.name}" for path in (TOP / "tests" / "deploy").iterdir()}
+    assert listed.keys() == {"minijwt.pyz", *deploy} and len(deploy) > 9
+    for name, digest in listed.items():
+        assert hashlib.sha256((pyz.parent / name).read_bytes()).hexdigest() == digest
+
+
+def test_what_has_left_the_sources_leaves_dist(pyz):
+    (pyz.parent / "deploy" / "of an older version").touch()
+    dist.main(pyz.parent)
+    assert not (pyz.parent / "deploy" / "of an older version").exists()
 
 
 def test_the_sources_lie_in_it_as_they_are(pyz):

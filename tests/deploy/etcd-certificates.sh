@@ -1,6 +1,6 @@
 #!/bin/sh
-# sh certificates.sh ADDRESS...: makes a CA, a certificate for the node at each address, and one for minijwt's servers.
-# Nodes are server and client to each other. None but the CA has a CommonName: etcd refuses a client's while it has users.
+# sh etcd-certificates.sh ADDRESS...: make a CA, a certificate for the node at each address, and one for minijwt.
+# Nodes are server and client to each other. Only the CA has a CommonName: once it has users, etcd refuses a client's.
 set -eu
 umask 077
 key="-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
