@@ -21,7 +21,7 @@ test-all: ## run the tests on every Python from 3.9 on that is installed
 
 prove: $(VENV) ## the long proof, some minutes: a real browser, fuzzing, load, mutants
 	$(PYTEST) tests/test_browser.py
-	LONG=1 HUNDREDS=10 $(PYTEST) tests/test_server_04_* tests/test_server_13_* tests/test_attacks.py tests/test_from_the_field.py
+	LONG=1 HUNDREDS=10 $(PYTEST) tests/test_server_04_* tests/test_server_13_* tests/test_attacks.py tests/test_readme* tests/test_from_the_field.py
 	$(PYTHON) tests/prove/fuzz.py 30
 	$(PYTHON) tests/prove/wire.py 30000
 	$(PYTHON) tests/prove/fire.py
