@@ -481,7 +481,7 @@ class RefreshToken:
         if types != (str, str, int, str) or self.generation < 0 or type(claims["exp"]) not in (int, float):
             raise Refused("no_refresh_token", sid="")
         # SQLite's integers have 64 bits.
-        self.expires = math.ceil(min(claims["exp"], 2**53))
+        self.expires = math.ceil(min(max(claims["exp"], 0), 2**53))
 
     def refused(self, code: str) -> Refused:
         """Return the Refused to raise for this token."""
