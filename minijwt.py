@@ -33,7 +33,7 @@ import re
 import sys
 import time
 import warnings
-from base64 import b64encode, urlsafe_b64decode
+from base64 import b64encode
 from binascii import a2b_base64
 from calendar import timegm
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -711,7 +711,7 @@ _STEPS = (
 def _say(segment: bytes) -> str:
     """Return the content of `segment` as a str for display: an unverified dict would invite trust."""
     try:
-        text = urlsafe_b64decode(segment + b"==").decode("utf-8", "backslashreplace")
+        text = a2b_base64(segment.translate(_FROM_URL) + b"==").decode("utf-8", "backslashreplace")
     except ValueError:
         return ""
     # It is longer than the segment if little of it is UTF-8; then a kilobyte is enough.

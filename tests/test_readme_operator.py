@@ -381,7 +381,7 @@ def test_of_several_machines_one_that_answers_503_is_not_noticed(certified):
 def test_every_event_is_named_where_the_log_is_told():
     source = (TOP / "server.py").read_text("utf-8")
     log = CHAPTER.partition("**The log**")[2].partition("```")[0]
-    events = set(re.findall(r'Event\("(\w+)"', source))
+    events = set(re.findall(r'(?:Event\(|event_of\(request, )"(\w+)"', source))
     assert len(events) > 9 and [name for name in events if f"`{name}`" not in log] == []
 
 

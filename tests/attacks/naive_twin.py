@@ -55,7 +55,7 @@ def to_base64url(data):
 
 
 def from_base64url(text):
-    return base64.urlsafe_b64decode(text + "==")  # "it knows what to skip"
+    return base64.b64decode(text.replace("-", "+").replace("_", "/") + "==")  # "it knows what to skip"
 
 
 def hmac_sha256(data, key):
