@@ -34,7 +34,7 @@ attacks: ## eighteen attacks, told and performed: a naive twin falls, this serve
 	@$(PYTHON) tests/attacks
 
 exercise: ## build your own minijwt, stage by stage: make exercise MINE=path/to/yours.py
-	@$(PYTHON) tests/exercise "$(MINE)" || test $$? -eq 1
+	@$(PYTHON) tests/exercise "$(MINE)" $(STAGE) || test $$? -eq 1
 
 bench: ## measure against the bare HMAC, PyJWT, uvicorn, Express …; writes dist/bench.md
 	$(PYTHON) tests/bench
