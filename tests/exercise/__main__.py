@@ -34,7 +34,7 @@ PYTHON = "py" if os.name == "nt" else "python3"
 USAGE = "make exercise MINE=path/to/yours.py (or with STAGE=2 to 8 to start later)"
 BORROWED = "That module is ready-made: every stage would pass, and you would have learned nothing."
 
-# As in stages.txt, for every step: these come before its own hints, and those after them.
+# As in stages.txt, for every step: these come before its own hints, and those before its last, which fits always.
 FIRST_HINTS = [
     "still running => Which loop has no end, or which work grows without bound?",
     f"halted => {BORROWED}",
@@ -45,13 +45,15 @@ FIRST_HINTS = [
     " where it is defined, or imported at the top of your file?",
     r"returned None\nbut should return (?!None) => Your function came to its end without a `return`.",
     r"returned '.*\nbut should return b => That is a str, and bytes are asked for.",
+    "raised InvalidTokenError\nbut should raise (?!InvalidTokenError) => Refused, and rightly, but by the parent of all these"
+    " errors: a caller cannot tell what to do next. Which class does Build name?",
     "no child of => The parent stands in the parentheses: `class Child(Parent): pass`, below its parent.",
 ]
 LAST_HINTS = [
+    r"raised TypeError: (a bytes-like object is required, not 'str'|can't concat|can only concat|must be str, not bytes)"
+    ' => bytes and str do not mix. A literal of bytes has a b before it: b"=".',
     r"raised (Invalid|Expired|Immature|Missing|Decode)\w*\nbut should raise => Refused, and rightly, but by another name: a"
     " caller decides by the class of the error what to do next. Which rule is broken, and which class does Build name?",
-    r"raised .*\nbut should return => This one is good. Which line of yours refuses it, and why?",
-    "=> Read the text after Build once more, with this call in mind.",
 ]
 
 
@@ -64,7 +66,8 @@ def say(label, text, indent=9):
 
 
 def hint_for(symptoms, step):
-    pairs = [hint.partition("=> ")[::2] for hint in [*FIRST_HINTS, *step["hint"], *LAST_HINTS]]
+    *own, otherwise = step["hint"]
+    pairs = [hint.partition("=> ")[::2] for hint in [*FIRST_HINTS, *own, *LAST_HINTS, otherwise]]
     return next(hint for pattern, hint in pairs if re.search(pattern.strip(), symptoms, re.DOTALL))
 
 
@@ -132,7 +135,8 @@ def watched(seconds, give_up):
 
 def leave(status):
     """End the process, whatever threads and exit handlers the student's file has left behind."""
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
     os._exit(status)
 
 
@@ -185,7 +189,8 @@ def congratulate(name, start):
     print("\nA login server trusts your file, and two forgers got nothing from it.\n")
     say("See it", f"{serve}   and then open http://localhost:8000 in a browser")
     say("Compare", "rooms 2 to 8 of minijwt.py with your file")
-    say("More", f"the last stage is optional, JSON and keys to the letter: {command(name, OPTIONAL)}")
+    if start == 1:
+        say("More", f"the last stage is optional, JSON and keys to the letter: {command(name, OPTIONAL)}")
 
 
 def wrong_use(sentence):
@@ -230,3 +235,5 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # as with `| head`
+        leave(1)

@@ -104,7 +104,10 @@ def perform(path, start):
                 tell("$ server.py", greeting)
                 client = Client(int(greeting.rstrip("!").rpartition(":")[2]), said)
                 log_in(client)
+                client.connection.close()
                 good = client.good
+            except BrokenPipeError:
+                raise
             except (OSError, ValueError, LookupError, http.client.HTTPException) as error:
                 good = False
                 print(f"\nIt went wrong: {type(error).__name__}: {error}. The server has said:\n")

@@ -22,11 +22,10 @@ SAYS = "* "  # before each line about the student's file
 
 def told(function, verb):
     """Return `function`, which says on standard error what it has done, and raises minijwt's errors for yours."""
-    file = Path(function.__code__.co_filename).name
 
-    def say(line, what):
+    def say(file, line, what):
         # sys.stderr is the server's log, which writes when it has time.
-        print(f"{SAYS}{file}, line {line}: {what}", file=sys.__stderr__, flush=True)
+        print(f"{SAYS}{Path(file).name}, line {line}: {what}", file=sys.__stderr__, flush=True)
 
     @functools.wraps(function)
     def call(*arguments, **named):
@@ -34,12 +33,12 @@ def told(function, verb):
             result = function(*arguments, **named)
         except Exception as error:
             place, kind = traceback.extract_tb(error.__traceback__)[-1], type(error).__name__
-            say(place.lineno, f"{place.name} raised {kind}")
+            say(place.filename, place.lineno, f"{place.name} raised {kind}")
             if issubclass(getattr(minijwt, kind, int), minijwt.PyJWTError):
                 raise getattr(minijwt, kind)(str(error)) from error
             raise
-        claims = result if isinstance(result, dict) else arguments[0]
-        say(function.__code__.co_firstlineno, f"{function.__name__} {verb} a token with {', '.join(claims)}")
+        claims, code = result if isinstance(result, dict) else arguments[0], function.__code__
+        say(code.co_filename, code.co_firstlineno, f"{function.__name__} {verb} a token with {', '.join(claims)}")
         return result
 
     return call

@@ -48,7 +48,8 @@ def where(frame, path):
 
 def contents(token):
     """Yield what stands in the header and the payload of a token that is handed to decode."""
-    text = checks.vectors.to_bytes(token) if isinstance(token, (str, bytes)) and len(token) < 2_000 else b""
+    legible = isinstance(token, (str, bytes)) and token.isascii() and len(token) < 2_000
+    text = checks.vectors.to_bytes(token) if legible else b""
     for name, segment in zip(("header", "payload"), text.split(b".")[:2]):
         try:
             yield f"  its {name}: {shown(checks.raw_of(segment).decode())[1:-1]}"
@@ -115,6 +116,9 @@ class Trial:
         except Exception as error:
             said.append(f"  which cannot be read: {type(error).__name__}")
             return self.failed(said[0], *said)
+        if check.call == "encode" and isinstance(returned, str) and isinstance(check.expected, str):
+            parts = zip(("header", "payload", "signature"), returned.split("."), check.expected.split("."))
+            said += [f"  which differs in its {name}" for name, ours, right in parts if ours != right][:1]
         if check.expected is checks.ANY:
             right = type(value) is dict
         else:
@@ -122,7 +126,7 @@ class Trial:
         if right and check.compared and not yours.compared:
             said.append("without hmac.compare_digest")
             right = False
-        return None if right else self.failed(said[0], *said)
+        return None if right else self.failed("\n".join(said), *said)
 
     def is_expected(self, raised):
         expected = minijwt.InvalidTokenError if self.check.expected is checks.ANY else self.check.expected
