@@ -22,8 +22,6 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent)]
 
-import finish  # noqa: E402
-import trial  # noqa: E402
 import yours  # noqa: E402
 from yours import OPTIONAL, OTHERS, STAGES  # noqa: E402
 
@@ -142,6 +140,7 @@ def leave(status):
 
 def exercise(path, start, seconds):
     """Run the stages from `start` up to the first that is not passed; return ALL_PASSED or TO_DO."""
+    import trial  # makes thousands of tokens
 
     def not_loaded(lines):
         print("\nIt cannot be loaded yet: it", *lines, sep="\n  ")
@@ -221,9 +220,12 @@ def main(argv):
     if status == ALL_PASSED and start == OPTIONAL:
         print("\nTo the letter: your file refuses what minijwt refuses, and reads the rest.")
         return 0
-    if status == ALL_PASSED and finish.perform(path, start):
-        congratulate(name, start)
-        return 0
+    if status == ALL_PASSED:
+        import finish  # and the server
+
+        if finish.perform(path, start):
+            congratulate(name, start)
+            return 0
     if status not in (ALL_PASSED, TO_DO):
         print(f"\nYour file has ended the process, or was still running after {2 * seconds:g} seconds.")
     say("Again", command(name, start))
