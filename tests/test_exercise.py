@@ -125,7 +125,7 @@ def test_a_later_stage_starts_with_what_came_before_it(say, stage):
 
 
 @pytest.mark.parametrize("stage", [3, 6, 7])
-def test_who_starts_later_writes_only_what_comes_from_there_on(say, stage):
+def test_a_later_start_needs_only_the_names_from_there_on(say, stage):
     """And `decode`, which is supplied to stages 6 and 7, calls what is written there."""
     supplied = set(re.findall(r"\w+", " ".join(text for each in STAGES[: stage - 1] for text in told(each, "needs"))))
     supplied = supplied - {"key_bytes"} | {"InvalidTokenError"}
@@ -163,7 +163,7 @@ def test_minijwt_passes_every_stage_and_the_optional_one(say, tmp_path, stage):
 
 def test_a_pupil_who_has_finished_may_go_on_to_the_letter(say):
     said = say(PUPIL, 8)
-    assert "Stage 8 (optional): to the letter" in said and "read_json(b'{\"sub\":\"admin\",\"a\":1e309}')" in said
+    assert "Stage 8 (optional): to the letter" in said and 'read_json(b\'{"sub":"admin","a":1e309}\')' in said
     assert "STAGE=8" not in said and say(PUPIL).endswith("exercise 'a dir/minijwt.py' 8")
 
 
@@ -181,12 +181,12 @@ TRY = """
 import contextlib, io, json, pathlib, runpy, sys
 sys.path.insert(0, sys.argv[1])
 tell = runpy.run_path(sys.argv[1] + "/__main__.py", run_name="exercise")
-import trial, yours
+import loader, trial
 path, answers = pathlib.Path(sys.argv[2]), []
 for number, source in json.load(sys.stdin):
     path.write_text(source, "utf-8")
-    stage = yours.STAGES[number - 1]
-    found = trial.Trial(stage, yours.load(path), str(path))
+    stage = loader.STAGES[number - 1]
+    found = trial.Trial(stage, loader.load(path), str(path))
     with contextlib.redirect_stdout(io.StringIO()):
         found.run()
     answers.append("no failure")
@@ -283,10 +283,14 @@ def test_the_last_hint_of_each_step_fits_always_and_none_is_code_of_the_answer()
 
 
 def test_every_vector_is_asked_for():
-    count = "import checks, yours, json; print(json.dumps(sorted({check.name for stage in yours.STAGES for step in" \
+    count = (
+        "import checks, loader, json; print(json.dumps(sorted({check.name for stage in loader.STAGES for step in"
         " stage['steps'] for table in step['check'] for check in getattr(checks, table)()})))"
+    )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [EXERCISE, TOP / "tests", TOP]))}
-    done = subprocess.run([sys.executable, "-c", count], env=environment, capture_output=True, encoding="utf-8", check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", count], env=environment, capture_output=True, encoding="utf-8", check=True
+    )
     asked = set(json.loads(done.stdout))
     assert {f"{v.name} ({v.section})" for v in VECTORS if "options" not in v.arguments} <= asked
 
@@ -296,7 +300,8 @@ def test_every_vector_is_asked_for():
 STUB = "def base64url_encode(raw):\n    "
 HOSTILE = {  # a file; what is said of it
     "while True: pass": "was still running when the time was up line 1, in <module>: while True: pass",
-    STUB + "while True: pass": "base64url_encode(b'') was still running when the time was up line 2, in base64url_encode",
+    STUB
+    + "while True: pass": "base64url_encode(b'') was still running when the time was up line 2, in base64url_encode",
     "import collections, itertools\ncollections.deque(itertools.count(), 0)": "was still running after 2 seconds",
     "import os\nos._exit(0)": "has ended the process",
     "import sys\nsys.exit()": "cannot be loaded yet: it raised SystemExit",
@@ -327,7 +332,9 @@ def test_it_needs_nothing_that_windows_lacks(say, tmp_path):
     assert "was still running after 2 seconds" in said
 
 
-@pytest.mark.parametrize("arguments", [[], [""], ["no such file.py"], [TOP], [EXERCISE / "checks.py", "9"], [__file__, "x"]])
+@pytest.mark.parametrize(
+    "arguments", [[], [""], ["no such file.py"], [TOP], [EXERCISE / "checks.py", "9"], [__file__, "x"]]
+)
 def test_with_wrong_arguments_it_says_one_sentence(arguments):
     status, said, complaint = run(*arguments)
     assert (status, said) == (2, "") and complaint.startswith("exercise: ") and complaint.count("\n") == 1

@@ -22,14 +22,14 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent)]
 
-import yours  # noqa: E402
-from yours import OPTIONAL, OTHERS, STAGES  # noqa: E402
+import loader  # noqa: E402
+from loader import OPTIONAL, OTHERS, STAGES  # noqa: E402
 
 SHOWN = 3  # failures, beside the first
 ALL_PASSED, TO_DO = 70, 71  # exit status of the child process; with any other, the student's file has ended it
 CHILD = "--child"
 PYTHON = "py" if os.name == "nt" else "python3"
-USAGE = "make exercise MINE=path/to/yours.py (or with STAGE=2 to 8 to start later)"
+USAGE = f"make exercise MINE=mine.py, or {PYTHON} tests/exercise mine.py; to start later, STAGE=4, or 4 at the end"
 BORROWED = "That module is ready-made: every stage would pass, and you would have learned nothing."
 
 # As in stages.txt, for every step: these come before its own hints, and those before its last, which fits always.
@@ -64,12 +64,14 @@ def say(label, text, indent=9):
 
 
 def hint_for(symptoms, step):
+    """Return the first hint whose pattern is found in the symptoms of a failure."""
     *own, otherwise = step["hint"]
     pairs = [hint.partition("=> ")[::2] for hint in [*FIRST_HINTS, *own, *LAST_HINTS, otherwise]]
     return next(hint for pattern, hint in pairs if re.search(pattern.strip(), symptoms, re.DOTALL))
 
 
 def answer(number):
+    """Tell the answer to the question of a stage that is passed."""
     print()
     say("Answer", f"of stage {number}: {STAGES[number - 1]['answer']}")
 
@@ -91,7 +93,9 @@ def report(number, start, found):
     print()
     if missing:
         return say("Next", step["start"] or f"Your file has no {missing[0]}.")
-    print(f"{found.passed:,} checks of this stage pass. Of the first step without a tick {len(failures):,} fail; the first:")
+    print(
+        f"{found.passed:,} checks of this stage pass. Of the first step without a tick {len(failures):,} fail; the first:"
+    )
     print("\n  " + "\n    ".join(failures[0].lines) + "\n")
     say("Hint", hint_for(failures[0].symptoms, step))
     others = failures[1:][:: len(failures) // SHOWN or 1][:SHOWN]
@@ -147,7 +151,7 @@ def exercise(path, start, seconds):
 
     try:
         with watched(seconds, lambda frame: not_loaded([trial.TIME_IS_UP, *trial.where(frame, str(path))])):
-            module = yours.load(path, start)
+            module = loader.load(path, start)
     except BaseException as error:
         not_loaded(trial.blame(error, str(path)))
         if isinstance(error, ImportError) and str(error.name).partition(".")[0] in OTHERS:
@@ -184,7 +188,7 @@ def command(name, start):
 
 
 def congratulate(name, start):
-    serve = f"{PYTHON} {quoted(os.path.relpath(HERE / 'serve.py'))} {quoted(name)}" + f" {start}" * (start > 1)
+    serve = f"{PYTHON} {quoted(os.path.join(sys.argv[0], 'serve.py'))} {quoted(name)}" + f" {start}" * (start > 1)
     print("\nA login server trusts your file, and two forgers got nothing from it.\n")
     say("See it", f"{serve}   and then open http://localhost:8000 in a browser")
     say("Compare", "rooms 2 to 8 of minijwt.py with your file")
@@ -204,7 +208,7 @@ def main(argv):
     if argv[:1] == [CHILD]:
         sys.stdin = io.StringIO()
         leave(exercise(Path(argv[1]), int(argv[2]), seconds))
-    name, stage = [*argv, "", ""][0], ([*argv, "1"][1:] or ["1"])[0]
+    name, stage = argv[0] if argv else "", argv[1] if argv[1:] else "1"
     path = Path(os.path.expanduser(name)).resolve()
     if not name:
         return wrong_use("which file is yours? An empty one will do")

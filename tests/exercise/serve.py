@@ -13,7 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
 
-import yours  # noqa: E402
+import loader  # noqa: E402
 
 import minijwt  # noqa: E402
 
@@ -63,7 +63,7 @@ def in_place_of_minijwt(module):
 
 
 def main(argv):
-    module = yours.load(Path(argv[0]).resolve(), int((argv[1:] or ["1"])[0]))
+    module = loader.load(Path(argv[0]).resolve(), int((argv[1:] or ["1"])[0]))
     sys.modules["minijwt"] = in_place_of_minijwt(module)
     import server
 

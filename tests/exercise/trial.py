@@ -5,10 +5,11 @@ import traceback
 from typing import NamedTuple
 
 import checks
-import yours
+import loader
 
 import minijwt
 
+WITHOUT = "without hmac.compare_digest"
 TIME_IS_UP = "was still running when the time was up"
 
 
@@ -62,10 +63,8 @@ class Trial:
 
     def __init__(self, stage, module, path):
         self.steps, self.module, self.path = stage["steps"], vars(module), path
-        self.passed, self.check, self.done = 0, None, False
-        self.ticks = [False] * len(self.steps)
-        self.failures = [[] for _ in self.steps]
-        self.at = 0
+        self.ticks, self.failures = [False] * len(self.steps), [[] for _ in self.steps]
+        self.passed, self.at, self.check = 0, 0, None
 
     def missing(self, step):
         return [name for name in step["needs"] if not callable(self.module.get(name))]
@@ -96,7 +95,7 @@ class Trial:
     def failure(self):
         """Make the call of the check; return what is wrong with what came of it, or None."""
         check = self.check
-        yours.compared.clear()
+        loader.compared.clear()
         try:
             returned = self.module[check.call](*check.arguments, **check.named)
         except KeyboardInterrupt:
@@ -108,24 +107,21 @@ class Trial:
             # The words of a message are the student's own, unless the error is Python's.
             own = type(error).__module__ == "yours" or isinstance(error, minijwt.PyJWTError)
             return self.failed(said.partition(":")[0] if own else said, said, *lines)
-        said = [f"returned {shown(returned)}"]
-        try:
-            value = check.read(returned) if check.read else returned
-            if check.read:
+        said, value = [f"returned {shown(returned)}"], returned
+        if check.read:
+            try:
+                value = check.read(returned)
                 said.append(f"  which reads as {shown(value)}")
-        except Exception as error:
-            said.append(f"  which cannot be read: {type(error).__name__}")
-            return self.failed(said[0], *said)
-        if check.call == "encode" and isinstance(returned, str) and isinstance(check.expected, str):
-            parts = zip(("header", "payload", "signature"), returned.split("."), check.expected.split("."))
+            except Exception as error:
+                return self.failed(said[0], *said, f"  which cannot be read: {type(error).__name__}")
+        if check.call == "encode" and isinstance(value, str) and isinstance(check.expected, str):
+            parts = zip(("header", "payload", "signature"), value.split("."), check.expected.split("."))
             said += [f"  which differs in its {name}" for name, ours, right in parts if ours != right][:1]
-        if check.expected is checks.ANY:
-            right = type(value) is dict
-        else:
+        right = type(value) is dict
+        if check.expected is not checks.ANY:
             right = type(value) is type(check.expected) and value == check.expected
-        if right and check.compared and not yours.compared:
-            said.append("without hmac.compare_digest")
-            right = False
+        if right and check.compared and not loader.compared:
+            return self.failed(said[0], *said, WITHOUT)
         return None if right else self.failed("\n".join(said), *said)
 
     def is_expected(self, raised):
@@ -147,12 +143,10 @@ class Trial:
             should = f"but should raise {check.expected.__name__}"
         elif check.expected is checks.ANY:
             should = f"but should come to {checks.ANY}"
-        elif lines[-1].startswith("without"):
+        elif lines[-1] == WITHOUT:
             should = "but should compare with it"
         else:
-            should = f"but should return {shown(check.expected)}"
-            if check.read:
-                should = f"but should return what reads as {shown(check.expected)}"
+            should = f"but should return {'what reads as ' if check.read else ''}{shown(check.expected)}"
         return Failure([*told, should], "\n".join([check.name, str(check.named), happened, should]))
 
     def time_is_up(self, frame):

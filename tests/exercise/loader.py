@@ -1,4 +1,4 @@
-"""Loads the student's file, without minijwt or a library like it at hand."""
+"""Loads stages.txt, and the student's file, which finds neither minijwt nor a library like it."""
 
 import hmac
 import re
@@ -7,7 +7,6 @@ import types
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TOP = HERE.parent.parent
 OTHERS = ("minijwt", "jwt", "jose", "joserfc", "authlib")
 OPTIONAL = 8  # the number of the stage after the last one that is required
 
@@ -71,4 +70,3 @@ def load(path, start=1):
     sys.path.append(str(path.parent))
     exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))
     return module
-
