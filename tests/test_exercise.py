@@ -120,6 +120,7 @@ def test_a_file_that_the_server_cannot_use_does_not_reach_the_finish_line(say):
 @pytest.mark.parametrize("stage", [2, 5, 7])
 def test_a_later_stage_starts_with_what_came_before_it(say, stage):
     said = say("", stage)
+    assert "without an import: base64url_encode(raw: bytes) -> bytes DecodeError base64url_decode(" in said
     assert f"Stage {stage} of 7" in said and "Hint" not in said
     assert any(f"Next {start}" in said for start in told(STAGES[stage - 1], "start"))
 

@@ -67,7 +67,7 @@ def check_signature(signing_input, signature_segment, key):
         raise InvalidSignatureError("another key, or other bytes")
 
 
-def key_bytes(key):
+def key_bytes(key: str | bytes) -> bytes:
     if not isinstance(key, (str, bytes)):
         raise TypeError("a key is str or bytes")
     raw = key.encode("utf-8") if isinstance(key, str) else key

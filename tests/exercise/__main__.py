@@ -219,7 +219,9 @@ def main(argv):
     start = int(stage)
     print(f"Build your own minijwt: {path.name}")
     if 1 < start < OPTIONAL:
-        say("", f"All names of the stages before {start} are supplied: your file uses them without an import.")
+        print("\nSupplied, for your file to use without an import:\n")
+        for call in loader.supplied_to(start):
+            print(f"  {call}")
     status = subprocess.run([sys.executable, str(HERE), CHILD, str(path), stage]).returncode
     if status == ALL_PASSED and start == OPTIONAL:
         print("\nTo the letter: your file refuses what minijwt refuses, and reads the rest.")
