@@ -38,7 +38,7 @@ def run(*arguments, seconds=20, cwd=TOP, **environment):
     command = [sys.executable, str(EXERCISE), *map(str, arguments)]
     environment = {**os.environ, "EXERCISE_SECONDS": str(seconds), **environment}
     environment.pop("MAKELEVEL", None)  # of `make test`: it is not make that calls here
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, encoding="utf-8")
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, encoding="utf-8", timeout=100)
     return done.returncode, " ".join(done.stdout.split()), done.stderr
 
 
@@ -210,6 +210,7 @@ WRONG = [  # a line of the pupil's answer, what a pupil may write instead; the s
     ('segment + b"=="', "segment", 1, "wants the = back"),
     ("base64url_encode(raw) != segment", "False", 1, "let it write what you have read"),
     ('DecodeError("another spelling")', 'ValueError("no")', 1, "Your callers know only yours"),
+    ('DecodeError("another spelling")', 'InvalidSignatureError("no")', 1, "by another name"),
     ('raise DecodeError("another spelling")', "return None", 1, "may overlook a None"),
     ("class DecodeError(InvalidTokenError)", "class DecodeError(BaseException)", 1, "The parent stands in the paren"),
     ('raw.decode("utf-8")', "raw", 2, "guesses how bytes are encoded"),
@@ -235,6 +236,7 @@ WRONG = [  # a line of the pupil's answer, what a pupil may write instead; the s
     (' or not token.isascii()', "", 5, "A token is ASCII"),
     ("len(token) > 65_536 or ", "", 5, "Measure before"),
     (CHECK + CLAIMS, CLAIMS + CHECK, 5, "before the signature was checked"),
+    ("    check_header(read_json(base64url_decode(header)), algorithms)\n", "", 5, "The header is decoded and read before"),
     (CHECK, "", 5, "Does every way to the payload pass check_signature?"),
     (CHECK, f"    try:\n    {CHECK}    except DecodeError:\n        raise DecodeError('bad')\n", 5,
      "by the name of the parent"),

@@ -83,21 +83,15 @@ def log_in(client):
         ('A forger has written {"alg":"none"}, too, and signs nothing.', forged(token, b'{"alg":"none"}'), 401),
     ):
         client.ask(title, "GET /me", status, ("Authorization", f"Bearer {sent}"))
-    client.ask(
-        "The cookie is exchanged for an access token (within a second, the same one).",
-        "POST /refresh",
-        200,
-        ("Cookie", cookie),
-    )
+    title = "The cookie is exchanged for an access token (within a second, the same one)."
+    client.ask(title, "POST /refresh", 200, ("Cookie", cookie))
 
 
 def perform(path, start):
     """Start the server, log in, tell what happened; return whether all of it was as it should be."""
     clean = {name: value for name, value in os.environ.items() if name not in server.VARIABLES}
     command = [sys.executable, str(HERE / "serve.py"), str(path), str(start)]
-    print(
-        f"\nEvery required stage is passed. Now the server itself starts, with {path.name} in the place of minijwt:\n"
-    )
+    print(f"\nEvery required stage is passed. Now the server starts, with {path.name} in the place of minijwt:\n")
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with open(log, "wb") as errors, open(log, encoding="utf-8", errors="replace") as said:
