@@ -37,7 +37,7 @@ break: ## remove one line of defence in a copy: the attack succeeds, a test goes
 	@$(PYTHON) tests/attacks --break $(NAME)
 
 exercise: ## build your own minijwt, stage by stage: make exercise MINE=path/to/yours.py
-	@$(PYTHON) tests/exercise "$(MINE)" || test $$? -eq 1
+	@$(PYTHON) tests/exercise "$(MINE)" $(STAGE) || test $$? -eq 1
 
 bench: ## measure against the bare HMAC, PyJWT, uvicorn, Express …; writes dist/bench.md
 	$(PYTHON) tests/bench

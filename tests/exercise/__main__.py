@@ -1,151 +1,61 @@
 """Build your own minijwt:  make exercise MINE=path/to/yours.py  (or python3 tests/exercise path/to/yours.py)
 
-Runs our own tests and vectors against your module, in the seven stages of stages.txt, and says what the next one asks
-for. It needs Python and no pytest (see stand_in.py). A stage may take EXERCISE_SECONDS, by default 10; minijwt.py takes
-half a second for all of them. Exit status: 0 every stage is passed, 1 there is something to do, 2 there is no such file.
+Runs the vectors of the tests against your file, in the stages of stages.txt, and says what the next step asks for. After
+the last required stage, the server runs on your file. Needs Python, and nothing else.
+
+A second argument starts at that stage, and supplies what comes before it. A stage may take EXERCISE_SECONDS, by default
+10. Exit status: 0 every required stage is passed, 1 there is something to do, 2 wrong use.
 """
 
 import contextlib
 import faulthandler
-import functools
-import hmac
-import importlib
 import io
 import os
 import re
 import shlex
-import signal
+import subprocess
 import sys
 import textwrap
-import traceback
-import types
+import threading
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-import stand_in  # noqa: E402
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent)]
 
-SHOWN = 3  # failures
-ALL_PASSED, TO_DO = 70, 71  # exit status of the child process; with any other it was the module that ended it
-OTHERS = ["minijwt", "jwt", "jose", "joserfc", "authlib"]
-BORROWED = "That module is somebody else's answer: every stage would pass, and you would have learned nothing."
-HINTS = [  # as in stages.txt, for all stages
+import loader  # noqa: E402
+from loader import OPTIONAL, OTHERS, STAGES  # noqa: E402
+
+SHOWN = 3  # failures, beside the first
+ALL_PASSED, TO_DO = 70, 71  # exit status of the child process; with any other, the student's file has ended it
+CHILD = "--child"
+PYTHON = "py" if os.name == "nt" else "python3"
+USAGE = f"make exercise MINE=mine.py, or {PYTHON} tests/exercise mine.py; to start later, STAGE=4, or 4 at the end"
+BORROWED = "That module is ready-made: every stage would pass, and you would have learned nothing."
+
+# As in stages.txt, for every step: these come before its own hints, and those before its last, which fits always.
+FIRST_HINTS = [
     "still running => Which loop has no end, or which work grows without bound?",
     f"halted => {BORROWED}",
     "raised SystemExit => A library returns or raises. When to end is for the program that uses it.",
+    r"raised TypeError: \w+\(\) (takes|got|missing) => Compare your `def` with the text after Build: the same names, in the"
+    " same order, with the same defaults.",
+    "raised (NameError|UnboundLocalError|AttributeError: module) => Python does not know this name here. Is it spelt as"
+    " where it is defined, or imported at the top of your file?",
+    r"returned None\nbut should return (?!None) => Your function came to its end without a `return`.",
+    r"returned '.*\nbut should return b => That is a str, and bytes are asked for.",
+    "raised InvalidTokenError\nbut should raise (?!InvalidTokenError) => Refused, and rightly, but by the parent of all these"
+    " errors: a caller cannot tell what to do next. Which class does Build name?",
+    "no child of => The parent stands in the parentheses: `class Child(Parent): pass`, below its parent.",
+]
+LAST_HINTS = [
+    r"raised TypeError: (a bytes-like object is required, not 'str'|can't concat|can only concat|must be str, not bytes)"
+    ' => bytes and str do not mix. A literal of bytes has a b before it: b"=".',
+    r"raised (Invalid|Expired|Immature|Missing|Decode)\w*\nbut should raise => Refused, and rightly, but by another name: a"
+    " caller decides by the class of the error what to do next. Which rule is broken, and which class does Build name?",
 ]
 
 
-def read_stages():
-    """Yield the stages of stages.txt, each of them a dict of lists: stage["hint"] are the lines of that name."""
-    for block in (HERE / "stages.txt").read_text("utf-8").split("\n\n")[1:]:
-        stage = {}
-        for line in re.sub(r"\n {8}", " ", block).splitlines():
-            stage.setdefault(line[:8].strip(), []).append(line[8:])
-        yield stage
-
-
-STAGES = list(read_stages())
-
-# ---- Running it, in a child process that the module may well bring down -----------------------------------
-
-
-class TimeIsUp(BaseException):
-    """No Exception, so that hardly any `except` takes it for the fault of a token."""
-
-
-@contextlib.contextmanager
-def bounded(seconds):
-    """Catch what is printed, and stop what takes longer."""
-
-    def stop(*_):
-        raise TimeIsUp
-
-    signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    printed = io.StringIO()
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        faulthandler.dump_traceback_later(2 * seconds, exit=True, file=nowhere)  # a loop within C hears no signal
-        try:
-            yield printed
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            faulthandler.cancel_dump_traceback_later()
-
-
-def load(path):
-    """Return the module in `path`. Bytecode is not kept: of two saves in one second the second might not count."""
-    sys.modules.update(dict.fromkeys(OTHERS))  # None: whoever imports it is halted
-    sys.path.append(str(path.parent))  # at the end: a json.py beside yours is nobody else's json
-    hmac.compare_digest = functools.partial(stand_in.counted, hmac.compare_digest)
-    module = sys.modules["yours"] = types.ModuleType("yours")
-    exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), vars(module))
-    return module
-
-
-def run(stage, path, printed):
-    """Return how many checks of a stage pass, and the failures, each of them a list of lines."""
-    passed, failures = 0, []
-    for file, _, function in [name.partition(".") for name in stage["test"]]:
-        test = getattr(sys.modules[file], function)
-        for case in getattr(test, "cases", [{}]):
-            if "vector" in case and "options" in case["vector"].arguments:
-                continue  # PyJWT's options are no part of this
-            vars(stand_in.seen).update(calls=[], awaited=None, compared=0)
-            printed.seek(printed.truncate(0))
-            try:
-                test(**case)
-                passed += 1
-            except stand_in.NotYet:
-                pass
-            except BaseException as error:
-                failures.append(failure(function[5:].replace("_", " "), case, error, str(path)))
-                failures[-1] += [f"printed {shown(line)}" for line in printed.getvalue().splitlines()[-3:]]
-                if isinstance(error, TimeIsUp):
-                    return passed, failures
-    return passed, failures
-
-
-# ---- Saying what came of it -------------------------------------------------------------------------------
-
-
-def shown(value):
-    try:
-        text = "KEY" if value is sys.modules["vectors"].KEY else ascii(value)
-    except Exception:  # too deep, too many digits, or a __repr__ that fails
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= 140 else f"{text[:80]} … {text[-20:]} ({len(text):,} characters)"
-
-
-def blame(error, path):
-    """Return what was raised, and the innermost lines of the student's file on its way."""
-    *syntax, said = traceback.format_exception_only(type(error), error)
-    said = "raised " + ascii(said.strip())[1:-1][:140].replace("yours.", "", 1)
-    if isinstance(error, TimeIsUp):
-        said = "was still running when the time was up"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-    lines = [f"  line {frame.lineno}, in {frame.name}: {frame.line}" for frame in frames[-3:]]
-    return [said, *lines, *map(str.rstrip, syntax)]
-
-
-def failure(claim, case, error, path):
-    """Return the lines that tell how a check failed, its name first."""
-    vector = case.get("vector")
-    expected = vector.expected if vector else stand_in.seen.awaited
-    lines = [f"{claim}: {vector.name} ({vector.section})" if vector else claim]
-    calls = stand_in.seen.calls
-    if len(calls) > 1 and not any(value is calls[0].returned for value in calls[1].arguments):
-        calls = calls[1:]  # the one before matters only if it was for this one
-    for call in calls:
-        given = [*map(shown, call.arguments), *(f"{name}={shown(value)}" for name, value in call.named.items())]
-        lines.append(f"{call.name}({', '.join(given)})")
-        lines += blame(call.raised, path) if call.raised else [f"returned {shown(call.returned)}"]
-    if isinstance(expected, type):
-        return [*lines, f"but should raise {expected.__name__}"]
-    if vector:
-        return [*lines, f"but should return {shown(expected)}"]
-    frames = traceback.extract_tb(error.__traceback__)[1:]  # below run(), the first is our test
-    return [*lines, f"but our test says: {frames[0].line}", *(f"  {name} = {shown(it)}" for name, it in case.items())]
+# ---- Telling ----------------------------------------------------------------------------------------------
 
 
 def say(label, text, indent=9):
@@ -153,83 +63,185 @@ def say(label, text, indent=9):
     print(textwrap.fill(text, 118, initial_indent=f"{label:9}", subsequent_indent=hang, break_on_hyphens=False))
 
 
-def report(number, stage, there, passed, failures):
-    """Say what the stage asks for, what is `there` of it, and what is next; `failures` is None if it is not begun."""
-    print(f"\nStage {number} of {len(STAGES)}: {stage['title'][0]}\n")
-    say("Predict", stage["predict"][0])
-    for label, name, text in zip(["Build"] + [""] * 9, there, stage["build"]):
-        say(label, f"[{'x' if there[name] else ' '}] {text}", indent=13)
-    say("Read", stage["read"][0])
-    print()
-    missing = [name for name in there if not there[name]]
-    if not failures:
-        return say("Next", stage["start"][0] if failures is None else f"So far so good. Define {missing[0]}.")
-    print(f"{passed} checks pass, {len(failures)} fail. The first of them:")
-    for name, *lines in failures[:SHOWN]:
-        print(f"\n  {name}", *lines, sep="\n    ")
-    text = "\n".join(line for line in failures[0] if line[0] != " ")  # without the student's own lines
-    hints = HINTS + [f"{name} => Your module has no {name} yet." for name in missing] + stage["hint"]
-    print()
-    pairs = [hint.partition("=> ")[::2] for hint in hints]
-    say("Hint", next(hint for pattern, hint in pairs if re.search(pattern.strip(), text)))
+def hint_for(symptoms, step):
+    """Return the first hint whose pattern is found in the symptoms of a failure."""
+    *own, otherwise = step["hint"]
+    pairs = [hint.partition("=> ")[::2] for hint in [*FIRST_HINTS, *own, *LAST_HINTS, otherwise]]
+    return next(hint for pattern, hint in pairs if re.search(pattern.strip(), symptoms, re.DOTALL))
 
 
-def exercise(path, seconds):
-    """Run the stages up to the first that is not passed; return ALL_PASSED or TO_DO."""
+def answer(number):
+    """Tell the answer to the question of a stage that is passed."""
+    print()
+    say("Answer", f"of stage {number}: {STAGES[number - 1]['answer']}")
+
+
+def report(number, start, found):
+    """Say what the stage asks for, which of it holds, and what is next: the first step without a tick."""
+    stage = STAGES[number - 1]
+    if number > start:
+        answer(number - 1)
+    of = f"of {OPTIONAL - 1}" if number < OPTIONAL else "(optional)"
+    print(f"\nStage {number} {of}: {stage['title']}\n")
+    say("Predict", stage["predict"])
+    say("Read", stage["read"])
+    print()
+    for at, step in enumerate(stage["steps"]):
+        say("" if at else "Build", f"[{'x' if found.ticks[at] else ' '}] {step['build']}", indent=13)
+    at = found.ticks.index(False)
+    step, failures, missing = stage["steps"][at], found.failures[at], found.missing(stage["steps"][at])
+    print()
+    if missing:
+        return say("Next", step["start"] or f"Your file has no {missing[0]}.")
+    print(
+        f"{found.passed:,} checks of this stage pass. Of the first step without a tick {len(failures):,} fail; the first:"
+    )
+    print("\n  " + "\n    ".join(failures[0].lines) + "\n")
+    say("Hint", hint_for(failures[0].symptoms, step))
+    others = failures[1:][:: len(failures) // SHOWN or 1][:SHOWN]
+    if others:
+        print("\nOthers that fail:\n")
+    for (name, call, *_), _ in others:
+        print(f"  {name if call.startswith(('decode', 'split')) else call}"[:118])
+    print()
+
+
+# ---- Running it, in a child process that the student's file may bring down --------------------------------
+
+
+@contextlib.contextmanager
+def watched(seconds, give_up):
+    """Catch what is printed. When the time is up, call `give_up` with the frame that runs, and end the process."""
+    lock, main = threading.Lock(), threading.get_ident()
+
+    def end():
+        with lock:
+            sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+            give_up(sys._current_frames()[main])
+            leave(TO_DO)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    printed = io.StringIO()
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        # A loop within C lets no thread run but this one, which is written in C too.
+        faulthandler.dump_traceback_later(2 * seconds, exit=True, file=nowhere)
+        timer.start()
+        try:
+            yield printed
+        finally:
+            lock.acquire()
+            timer.cancel()
+            faulthandler.cancel_dump_traceback_later()
+
+
+def leave(status):
+    """End the process, whatever threads and exit handlers the student's file has left behind."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os._exit(status)
+
+
+def exercise(path, start, seconds):
+    """Run the stages from `start` up to the first that is not passed; return ALL_PASSED or TO_DO."""
+    import trial  # makes thousands of tokens
+
+    def not_loaded(lines):
+        print("\nIt cannot be loaded yet: it", *lines, sep="\n  ")
+
     try:
-        with bounded(seconds):
-            yours = load(path)
+        with watched(seconds, lambda frame: not_loaded([trial.TIME_IS_UP, *trial.where(frame, str(path))])):
+            module = loader.load(path, start)
     except BaseException as error:
-        print("\nIt cannot be loaded yet: it", *blame(error, str(path)), sep="\n  ")
+        not_loaded(trial.blame(error, str(path)))
         if isinstance(error, ImportError) and str(error.name).partition(".")[0] in OTHERS:
             print("\n" + BORROWED)
         return TO_DO
-    sys.modules.update(pytest=stand_in, minijwt=stand_in.Minijwt(yours))
-    for name in [name for stage in STAGES for name in stage["test"]]:
-        importlib.import_module(name.partition(".")[0])
-    sys.modules["minijwt"] = None  # who imports it from here on is the student
-    known = set()
-    for number, stage in enumerate(STAGES, 1):
-        names = [re.match(r"(?:class )?(\w+)", definition)[1] for definition in stage["build"]]
-        there = {name: name in vars(yours) for name in names}
-        with bounded(seconds) as printed:
-            passed, failures = run(stage, path, printed)
-        if failures or not all(there.values()):
-            begun = any(there[name] for name in set(names) - known)
-            report(number, stage, there, passed, failures if begun else None)
+    for number in range(start, max(start + 1, OPTIONAL)):
+        found = trial.Trial(STAGES[number - 1], module, str(path))
+
+        def give_up(frame, number=number, found=found):
+            found.time_is_up(frame)
+            report(number, start, found)
+
+        with watched(seconds, give_up) as printed:
+            found.run()
+        if not all(found.ticks):
+            report(number, start, found)
+            for line in printed.getvalue().splitlines()[-3:]:
+                say("", f"Your file has printed {trial.shown(line)}")
             return TO_DO
-        print(f"  {number} {stage['title'][0]:9}  passed ({passed:,}). The answer: {stage['answer'][0]}")
-        known.update(names)
-    print("\nEvery stage: yours refuses what ours refuses, and reads the rest. Now read rooms 2 to 8 of minijwt.py.")
+        print(f"  {number} {STAGES[number - 1]['title']:13} passed ({found.passed:,})")
+    answer(number)
     return ALL_PASSED
+
+
+def quoted(name):
+    return subprocess.list2cmdline([name]) if os.name == "nt" else shlex.quote(name)
+
+
+def command(name, start):
+    """Return what to type to run this again."""
+    if "MAKELEVEL" in os.environ:
+        return f"make exercise MINE={quoted(name)}" + f" STAGE={start}" * (start > 1)
+    return f"{PYTHON} {quoted(sys.argv[0])} {quoted(name)}" + f" {start}" * (start > 1)
+
+
+def congratulate(name, start):
+    serve = f"{PYTHON} {quoted(os.path.join(sys.argv[0], 'serve.py'))} {quoted(name)}" + f" {start}" * (start > 1)
+    print("\nA login server trusts your file, and two forgers got nothing from it.\n")
+    say("See it", f"{serve}   and then open http://localhost:8000 in a browser")
+    say("Compare", "rooms 2 to 8 of minijwt.py with your file")
+    if start == 1:
+        say("More", f"the last stage is optional, JSON and keys to the letter: {command(name, OPTIONAL)}")
+
+
+def wrong_use(sentence):
+    print(f"exercise: {sentence}: {USAGE}", file=sys.stderr)
+    return 2
 
 
 def main(argv):
     """Run the exercise for the file that `argv` names; return the exit status."""
-    name, seconds = " ".join(argv), float(os.environ.get("EXERCISE_SECONDS", 10))
-    path = Path(os.path.expanduser(name)).resolve()
-    if not name or not path.is_file():
-        what = f"{ascii(name)} is not a file, and an empty one will do" if name else "which file is yours, be it an empty one"
-        print(f"exercise: {what}: make exercise MINE=path/to/yours.py", file=sys.stderr)
-        return 2
     sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    print(f"Build your own minijwt: {path.name}")
-    child = os.fork()
-    if not child:
+    seconds = float(os.environ.get("EXERCISE_SECONDS", 10))
+    if argv[:1] == [CHILD]:
         sys.stdin = io.StringIO()
-        with contextlib.suppress(TimeIsUp):  # which may come between two checks
-            os._exit(exercise(path, seconds))  # whatever threads the module leaves behind
-        os._exit(1)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status == ALL_PASSED:
+        leave(exercise(Path(argv[1]), int(argv[2]), seconds))
+    name, stage = argv[0] if argv else "", argv[1] if argv[1:] else "1"
+    path = Path(os.path.expanduser(name)).resolve()
+    if not name:
+        return wrong_use("which file is yours? An empty one will do")
+    if not path.is_file():
+        return wrong_use(f"{ascii(name)} is not a file, and an empty one will do")
+    if stage not in map(str, range(1, OPTIONAL + 1)) or len(argv) > 2:
+        return wrong_use(f"there is no stage {ascii(' '.join(argv[1:]))}")
+    start = int(stage)
+    print(f"Build your own minijwt: {path.name}")
+    if 1 < start < OPTIONAL:
+        print("\nSupplied, for your file to use without an import:\n")
+        for call in loader.supplied_to(start):
+            print(f"  {call}")
+    status = subprocess.run([sys.executable, str(HERE), CHILD, str(path), stage]).returncode
+    if status == ALL_PASSED and start == OPTIONAL:
+        print("\nTo the letter: your file refuses what minijwt refuses, and reads the rest.")
         return 0
-    if status != TO_DO:
-        print(f"\nYour module has ended the process, or was still running after {2 * seconds:g} seconds.")
-    command = "make exercise MINE=" if "MAKELEVEL" in os.environ else f"python3 {sys.argv[0]} "
-    print(f"Again    {command}{shlex.quote(name)}")
+    if status == ALL_PASSED:
+        import finish  # and the server
+
+        if finish.perform(path, start):
+            congratulate(name, start)
+            return 0
+    if status not in (ALL_PASSED, TO_DO):
+        print(f"\nYour file has ended the process, or was still running after {2 * seconds:g} seconds.")
+    say("Again", command(name, start))
     return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # as with `| head`
+        leave(1)
