@@ -250,7 +250,7 @@ class Watched(bytes):
     compared = 0
 
     def __eq__(self, other):
-        Watched.compared = len(os.path.commonprefix([bytes(self), bytes(other)]))
+        Watched.compared = next((i for i, (a, b) in enumerate(zip(self, other)) if a != b), len(self))
         return bytes(self) == bytes(other)
 
     def __ne__(self, other):
