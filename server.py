@@ -2990,8 +2990,8 @@ class EtcdStore:
 
     def _found(self, answer: dict[str, Any]) -> dict[str, tuple[str, Any]]:
         """Return the rows of an answer: by key, the revision that has written it, and what it holds."""
-        return {b64decode(row["key"]).decode("utf-8")[len(self._prefix) :]:
-                (row["mod_revision"], json.loads(b64decode(row["value"]))) for row in answer.get("kvs", [])}  # fmt: skip
+        rows = ((b64decode(kv["key"]).decode("utf-8"), kv) for kv in answer.get("kvs", []))
+        return {key[len(self._prefix) :]: (kv["mod_revision"], json.loads(b64decode(kv["value"]))) for key, kv in rows}
 
     def _range(self, start: str, end: str, **options: Any) -> tuple[dict[str, tuple[str, Any]], int]:
         """Return the first rows from `start` to `end`, and how many there are in all."""
