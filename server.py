@@ -2876,10 +2876,9 @@ class EtcdStore:
         """Return a node's answer, by `deadline`, to `body`: which may have been asked, and done, more than once."""
         if self._local.reading:
             raise Redo
-        began, (since, until), (silent_until, reason) = self._clock(), self._outage, self._silence
+        began, reason, (since, until), (silent_until, why) = self._clock(), "", self._outage, self._silence
         if time.monotonic() < silent_until:
-            raise StoreFailed(reason)
-        reason = ""
+            raise StoreFailed(why)
         while time.monotonic() < deadline - NODE_SECONDS:
             node = self._node if time.monotonic() < self._own_node_at else 0
             try:
@@ -2893,7 +2892,8 @@ class EtcdStore:
             self._node, self._own_node_at = (node + 1) % len(self._nodes), time.monotonic() + OWN_NODE_SECONDS
             time.sleep(PAUSE_SECONDS)
         if reason:
-            self._silence = time.monotonic() + SILENT_SECONDS, reason
+            # The cluster may come back from a backup, in which revisions that we have seen say something else.
+            self._silence, self._guesses = (time.monotonic() + SILENT_SECONDS, reason), {}
             self._outage = since if began <= until + GRACE_SECONDS else began, math.inf
         raise StoreFailed(reason or "there was no time left")
 

@@ -5,7 +5,9 @@ import inspect
 import itertools
 import os
 import sqlite3
+import ssl
 import time
+from pathlib import Path
 
 import etcdkit
 import pytest
@@ -17,6 +19,7 @@ from test_server_03_store import *  # noqa: F403: all its tests run once more he
 from test_server_03_store import FAR, VERBS, count, done, session, told
 
 prefixes = itertools.count()
+PEM = Path(__file__).resolve().parent / "localhost.pem"
 WHY_NO_ETCD = etcdkit.why_not() if LONG else "long: `make prove` runs it"
 
 
@@ -269,8 +272,28 @@ def test_of_a_batch_only_what_has_changed_runs_again(fake, clock):
     before = len(txns(fake))
     assert one.batch([lambda name=name: rotate(name, 1) for name in names]) == [True] * 7 + [False] + [True] * 12
     assert ran == [*names, "7"] and len(txns(fake)) - before == 2, "refused, and then without the one that has changed"
+    other.rotate_session("8", 2, FAR, NOW)
+    before = len(txns(fake))
+    assert one.batch([lambda name=name: session(one, name)[0] for name in names]) == [2] * 7 + [1, 3] + [2] * 11
+    assert len(txns(fake)) - before == 1, "those that only read have their answer with the refusal"
     one.close()
     other.close()
+
+
+def test_after_an_outage_nothing_is_guessed(impatient, clock):
+    """In a cluster that was restored from a backup, a revision that was seen may have another value."""
+    with FakeEtcd() as etcd:
+        store = open_store([etcd.port], clock)
+        store.add_user("ann", "p", "e")
+        etcd.before = BROKEN["no leader"]
+        with pytest.raises(server.StoreFailed):
+            told(store)
+        etcd.before = lambda path, body: None
+        _, revision = etcd.rows.rows[b"minijwt/user/ann"]
+        etcd.rows.rows[b"minijwt/user/ann"] = b'["restored", "f"]', revision
+        time.sleep(server.SILENT_SECONDS)
+        assert told(store)[:2] == ("restored", "f")
+        store.close()
 
 
 def test_guesses_are_bounded(fake, clock, monkeypatch):
@@ -284,6 +307,7 @@ def test_guesses_are_bounded(fake, clock, monkeypatch):
 
 
 def test_the_first_node_is_asked_again_when_it_is_back(pair, impatient, clock, monkeypatch):
+    monkeypatch.setattr(server, "OWN_NODE_SECONDS", 0.1)
     first, second = pair
     store = open_store([first.port, second.port], clock)
     first.before = BROKEN["no leader"]
@@ -291,11 +315,7 @@ def test_the_first_node_is_asked_again_when_it_is_back(pair, impatient, clock, m
     first.before = lambda path, body: None
     before = len(first.asked)
     assert told(store)[0] == "p" and len(first.asked) == before, "not at once: it may be away for long"
-    monkeypatch.setattr(server, "OWN_NODE_SECONDS", 0)
-    second.before = BROKEN["no leader"]
-    assert told(store)[0] == "p"
-    second.before = lambda path, body: None
-    before = len(first.asked)
+    time.sleep(server.OWN_NODE_SECONDS)
     assert told(store)[0] == "p" and len(first.asked) == before + 1
     store.close()
 
@@ -435,6 +455,20 @@ def test_what_does_not_answer_as_etcd_does_is_one_sentence(impatient, answer, se
             server.open_store(server.read_settings({**SECRETS, "DATABASE": f"etcd://127.0.0.1:{etcd.port}"}, ""))
         assert str(wrong.value).endswith(f"cannot be used: 127.0.0.1:{etcd.port}: {sentence}")
         assert wrong.value.passing
+
+
+def test_a_node_of_another_ca_is_one_sentence_for_the_operator(impatient, tmp_path):
+    if why := etcdkit.make_pems(tmp_path):
+        pytest.skip(why)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(PEM)
+    with FakeEtcd(tls=tls) as etcd:
+        given = {**SECRETS, "DATABASE": f"etcd://127.0.0.1:{etcd.port}"}
+        server.open_store(server.read_settings({**given, "DATABASE_CA": str(PEM)}, "")).close()
+        with pytest.raises(server.SettingsError) as wrong:
+            server.open_store(server.read_settings({**given, "DATABASE_CA": str(tmp_path / "ca.pem")}, ""))
+        assert "CERTIFICATE_VERIFY_FAILED" in str(wrong.value) and "\n" not in str(wrong.value)
+        assert not wrong.value.passing
 
 
 def test_a_command_that_only_reads_writes_nothing(tmp_path):
