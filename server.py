@@ -2774,9 +2774,9 @@ SILENT_SECONDS = 1.0  # after that was in vain, without asking: waiting threads 
 PAUSE_SECONDS = 0.05  # before the next node is asked
 OWN_NODE_SECONDS, PRUNE_SECONDS = 60.0, 60.0  # between two looks: is the first node back, what has expired
 MAX_OPERATIONS, ROWS_AT_ONCE = 128, 1_000  # in one request (etcd's --max-txn-ops); in one answer
-MAX_GUESSES = 10_000
+MAX_GUESSES = 10_000  # rows that are remembered, some megabytes
 # A transaction and its operations: base64 and numbers are put in, which JSON spells as they are.
-TRANSACTION = '{"compare":[%s],"success":[%s],"failure":[%s]}'
+TXN = '{"compare":[%s],"success":[%s],"failure":[%s]}'
 COMPARE = '{"key":"%s","target":"MOD","modRevision":"%s"}'
 READ = '{"requestRange":{"key":"%s"}}'
 PUT = '{"requestPut":{"key":"%s","value":"%s"}}'
@@ -2795,7 +2795,7 @@ class EtcdRefused(StoreFailed):
 class Work:
     """A transaction: the rows that it has seen, each with the revision that has written it, and what it writes."""
 
-    def __init__(self, number: int, seen: dict[str, tuple[str, Any]], writes: dict[str, Any]) -> None:
+    def __init__(self, seen: dict[str, tuple[str, Any]], writes: dict[str, Any], number: int = 0) -> None:
         self.number, self.seen, self.writes, self.guessed, self.done = number, seen, writes, False, False
 
 
@@ -2923,7 +2923,7 @@ class EtcdStore:
         that raise StoreFailed, so that each may answer in its own way; any of them may have been done.
         """
         deadline, wrote, self._local.failure = time.monotonic() + STORE_SECONDS, False, None
-        results, left = [None] * len(works), [Work(number, {}, {}) for number in range(len(works))]
+        results, left = [None] * len(works), [Work({}, {}, number) for number in range(len(works))]
         while left:
             written: set[str] = set()
             for work in left:
@@ -2945,7 +2945,7 @@ class EtcdStore:
             except StoreFailed as error:
                 self._local.failure = error
             wrote = wrote or bool(written)
-            left = [Work(work.number, {}, {}) if self._local.failure else work for work in left if not work.done]
+            left = [Work({}, {}, work.number) if self._local.failure else work for work in left if not work.done]
         if wrote and time.monotonic() >= self._prune_at:
             self._prune()
         return results
@@ -2953,7 +2953,8 @@ class EtcdStore:
     def _settle(self, works: list[Work], deadline: float) -> None:
         """Have etcd confirm what `works` have seen, write what they write, and read what they do not know.
 
-        If a row has changed, all are read instead. Works that saw it so are done, or if they write, sent once more.
+        If a row has changed, all are read instead. Works that had seen them so are done, or if they write, sent again.
+        The reads also make etcd ask a majority: a transaction of compares alone is answered by one node, however old.
         """
         while works:
             some: list[Work] = []
@@ -2970,7 +2971,7 @@ class EtcdStore:
             steps = [READ % names[key] for key in wanted]
             steps += [PUT % (names[key], base64(json.dumps(value))) if value is not None else DELETE % names[key]
                       for key, value in writes.items()]  # fmt: skip
-            body = TRANSACTION % tuple(map(",".join, (same, steps, [READ % name for name in names.values()])))
+            body = TXN % (",".join(same), ",".join(steps), ",".join(READ % name for name in names.values() if same))
             answer = self._call("/v3/kv/txn", body, deadline)
             succeeded, revision = answer.get("succeeded", False), answer["header"]["revision"]
             found = dict.fromkeys(wanted if succeeded else names, NO_ROW)
@@ -3027,8 +3028,7 @@ class EtcdStore:
             for number, (key, row) in enumerate(attempts.items()):
                 if number < count - MAX_FAILURE_ROWS or row[1][2] <= now:
                     old[key] = row
-            deletions = [Work(0, {key: row}, {key: None}) for key, row in old.items()]
-            self._settle(deletions, time.monotonic() + STORE_SECONDS)
+            self._settle([Work({key: row}, {key: None}) for key, row in old.items()], time.monotonic() + STORE_SECONDS)
             self._prune_at -= PRUNE_SECONDS if len(old) >= PRUNE_ROWS else 0
 
     # -- users
