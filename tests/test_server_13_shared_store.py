@@ -137,6 +137,12 @@ def pair():
 
 
 @pytest.fixture
+def brief(monkeypatch):
+    """A node has its time to answer, and there is no second one to wait for."""
+    monkeypatch.setattr(server, "STORE_SECONDS", server.NODE_SECONDS + 0.1)
+
+
+@pytest.fixture
 def impatient(monkeypatch):
     for name, seconds in (("NODE_SECONDS", 0.15), ("STORE_SECONDS", 0.5), ("SILENT_SECONDS", 0.1), ("PAUSE_SECONDS", 0)):
         monkeypatch.setattr(server, name, seconds)
@@ -272,6 +278,7 @@ def test_of_a_batch_only_what_has_changed_runs_again(fake, clock):
     before = len(txns(fake))
     assert one.batch([lambda name=name: rotate(name, 1) for name in names]) == [True] * 7 + [False] + [True] * 12
     assert ran == [*names, "7"] and len(txns(fake)) - before == 2, "refused, and then without the one that has changed"
+    assert session(one, "8")[0] == 2
     other.rotate_session("8", 2, FAR, NOW)
     before = len(txns(fake))
     assert one.batch([lambda name=name: session(one, name)[0] for name in names]) == [2] * 7 + [1, 3] + [2] * 11
@@ -436,7 +443,7 @@ def refusal(directory, etcd, *arguments, **more):
     return status, err
 
 
-def test_a_cluster_that_cannot_be_reached_is_one_sentence_and_may_pass(impatient, tmp_path):
+def test_a_cluster_that_cannot_be_reached_is_one_sentence_and_may_pass(brief, tmp_path):
     (port,) = etcdkit.free_ports(1)
     with pytest.raises(server.SettingsError) as wrong:
         server.open_store(server.read_settings({**SECRETS, "DATABASE": f"etcd://127.0.0.1:{port}"}, ""))
@@ -448,7 +455,7 @@ def test_a_cluster_that_cannot_be_reached_is_one_sentence_and_may_pass(impatient
     ((200, b"<html>"), "it answers 200: <html>"), ((200, b"{}"), "it answers 200: {}"),
     ((503, b'{"error": "etcdserver: no leader"}'), "it answers 503: etcdserver: no leader"),
 ])  # fmt: skip
-def test_what_does_not_answer_as_etcd_does_is_one_sentence(impatient, answer, sentence):
+def test_what_does_not_answer_as_etcd_does_is_one_sentence(brief, answer, sentence):
     with FakeEtcd() as etcd:
         etcd.before = lambda path, body: answer
         with pytest.raises(server.SettingsError) as wrong:
@@ -457,7 +464,7 @@ def test_what_does_not_answer_as_etcd_does_is_one_sentence(impatient, answer, se
         assert wrong.value.passing
 
 
-def test_a_node_of_another_ca_is_one_sentence_for_the_operator(impatient, tmp_path):
+def test_a_node_of_another_ca_is_one_sentence_for_the_operator(brief, tmp_path):
     if why := etcdkit.make_pems(tmp_path):
         pytest.skip(why)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
