@@ -130,13 +130,16 @@ class Cluster:
         except OSError:
             return None
 
-    def leader(self):
-        """The number of the leader, if there is one."""
-        for number in range(self.size):
-            status = self.status(number)
-            if status and status.get("leader", "0") == status["header"]["member_id"]:
-                return number
-        return None
+    def leader(self, seconds=20):
+        """The number of the leader, as soon as there is one."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for number in range(self.size):
+                status = self.status(number)
+                if status and status.get("leader", "0") == status["header"]["member_id"]:
+                    return number
+            time.sleep(0.05)
+        raise AssertionError("there is no leader")
 
     def kill(self, number):
         self.processes[number].kill()

@@ -50,10 +50,16 @@ time.time = lambda: real() + offset
 sys.argv = [sys.argv[2]]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-# What must be caught: a store that compares nothing, and one that remembers for a second what it has read.
+# What must be caught: a store that compares nothing, and one that believes what it remembers.
 MUTANTS = {
-    "compares left out": ("same = [COMPARE % (names[key], revision) for key, revision in seen if revision]", "same = list[str]()"),
-    "stale reads": ("self._guesses.get(key, UNKNOWN), True", "self._guesses.get(key, UNKNOWN), work.guessed or key not in self._guesses"),
+    "compares left out": (
+        "same = [COMPARE % (names[key], revision) for key, revision in seen if revision]",
+        "same = list[str]()",
+    ),
+    "stale reads": (
+        "self._guesses.get(key, UNKNOWN), True",
+        "self._guesses.get(key, UNKNOWN), work.guessed or key not in self._guesses",
+    ),
 }
 
 
@@ -438,7 +444,7 @@ def faults(world, seconds, outages):
         wait(3)
 
 
-def run(seconds, rotate=True, mutant=None, outages=None):
+def run(seconds, rotate, mutant=None, outages=None):
     """Return the violations, and a line of figures. `outages`: seconds for which there is no quorum; None: no faults."""
     with tempfile.TemporaryDirectory(prefix="minijwt-cluster-") as directory:
         world = World(directory, rotate, mutant)
@@ -486,14 +492,17 @@ def main(arguments):
     status, seconds, outages = 0, *((30, [8]) if given.short else (70, [10, 40]))
     where = "three namespaces" if os.environ.get(INSIDE) else "127.0.0.1, where nothing is cut off"
     for number in range(given.runs):
-        violations, figures = run(seconds, outages=outages)
-        print(f"cluster in {where}, run {number + 1}: {len(violations)} violations; {figures}", flush=True)
+        rotate = number % 2 == 0
+        violations, figures = run(seconds, rotate, outages=outages)
+        print(f"cluster in {where}, run {number + 1}, rotation {'on' if rotate else 'off'}: {len(violations)} violations;"
+              f" {figures}", flush=True)  # fmt: skip
         for text in violations[:10]:
             print(f"    {text}")
         status = status or bool(violations)
     for mutant, rotate in (("compares left out", True), ("stale reads", False)):
         violations, figures = run(8, rotate, mutant)
-        print(f"cluster, {mutant}: {'caught' if violations else 'NOT CAUGHT'}, {len(violations)} violations; {figures}", flush=True)
+        caught = "caught" if violations else "NOT CAUGHT"
+        print(f"cluster, {mutant}: {caught}, {len(violations)} violations; {figures}", flush=True)
         for text in sorted(violations, key=len)[:2]:
             print(f"    {text}")
         status = status or not violations
