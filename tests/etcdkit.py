@@ -68,7 +68,11 @@ class Cluster:
         self.processes = [None] * size
         for number in range(size):
             self.start(number)
-        self.wait()
+        try:
+            self.wait()
+        except BaseException:
+            self.stop()
+            raise
 
     def environment(self, number):
         """What /etc/default/etcd says, with our addresses, names and files."""

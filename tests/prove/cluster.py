@@ -134,23 +134,29 @@ class World:
             source = source.replace(old, new)
         (self.directory / "server.py").write_text(source, "utf-8")
         shutil.copy(TOP / "minijwt.py", self.directory)
+        self.over, self.lock = threading.Event(), threading.Lock()
+        self.violations, self.counts, self.waits, self.guesses = [], Counter(), [], 0
         self.machines = os.environ.get(INSIDE, "").split()
         self.addresses = MACHINES if self.machines else ["127.0.0.1"] * 3
         assert not (why := etcdkit.make_pems(self.directory, *sorted({*self.addresses}))), why
         self.etcd = etcdkit.Cluster(3, self.directory, self.addresses, self.on)
+        self.ports, self.servers, self.store = etcdkit.free_ports(3), [], None
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self):
+        """Have users, and servers that answer."""
         self.etcd.enable_auth("minijwt", "secret")
         (self.directory / "login").write_text("minijwt:secret\n")
         (self.directory / "login").chmod(0o600)
         self.settings = {f"DATABASE_{name}": str(self.directory / file) for name, file in
                          (("CA", "ca.pem"), ("CERT", "minijwt.pem"), ("KEY", "minijwt.key"), ("LOGIN", "login"))}  # fmt: skip
-        self.ports, self.servers = etcdkit.free_ports(3), [None] * 3
-        self.over = threading.Event()
-        self.lock, self.violations, self.counts, self.waits = threading.Lock(), [], Counter(), []
-        self.guesses = 0
         self.store = server.open_store(server.read_settings({**SECRETS, **self.settings, "DATABASE": self.etcd.url()}, ""))
         assert self.store.add_user("victim", server.hash_password(PASSWORD, CHEAP), server.new_epoch())
-        for number in range(3):
-            self.start_server(number)
+        self.servers = [self.start_server(number) for number in range(3)]
         for number in range(3):
             end = time.monotonic() + 20
             while True:
@@ -166,12 +172,13 @@ class World:
         return ["ip", "netns", "exec", self.machines[number]] if self.machines else []
 
     def start_server(self, number):
+        """Return the process of a server."""
         environment = {"PATH": os.environ["PATH"], **SECRETS, **self.settings, "DATABASE": self.etcd.url(first=number),
                        "HOST": self.addresses[number], "PORT": str(self.ports[number]),
                        "ROTATE_REFRESH": "on" if self.rotate else "off"}  # fmt: skip
         command = [sys.executable, "-c", SHIFTED, str(OFFSETS[number]), str(self.directory / "server.py")]
         with open(self.directory / f"server{number}.log", "ab") as log:
-            self.servers[number] = subprocess.Popen(
+            return subprocess.Popen(
                 [*self.on(number), *command], cwd=self.directory, env=environment, stdout=log, stderr=log
             )
 
@@ -195,6 +202,9 @@ class World:
         self.servers[number].kill()
         self.servers[number].wait()
 
+    def restart_server(self, number):
+        self.servers[number] = self.start_server(number)
+
     def violation(self, text):
         with self.lock:
             self.violations.append(text)
@@ -203,7 +213,8 @@ class World:
         for process in self.servers:
             process.kill()
             process.wait()
-        self.store.close()
+        if self.store:
+            self.store.close()
         self.etcd.stop()
 
 
@@ -440,7 +451,7 @@ def faults(world, seconds, outages):
     for number in (1, 2):
         world.kill_server(number)
         wait(2)
-        world.start_server(number)
+        world.restart_server(number)
         wait(3)
 
 
