@@ -19,12 +19,13 @@ test: $(VENV) ## run the tests, in three parts at once (makes .venv with pytest 
 test-all: ## run the tests on every Python from 3.9 on that is installed
 	@$(PYTHON) tests/pythons.py
 
-prove: $(VENV) ## the long proof, some minutes: a real browser, fuzzing, load, mutants
+prove: $(VENV) ## the long proof, some minutes: a real browser, fuzzing, load, etcd under faults, mutants
 	$(PYTEST) tests/test_browser.py
 	LONG=1 HUNDREDS=10 $(PYTEST) tests/test_server_04_* tests/test_server_13_* tests/test_attacks.py tests/test_readme* tests/test_from_the_field.py
 	$(PYTHON) tests/prove/fuzz.py 30
 	$(PYTHON) tests/prove/wire.py 30000
 	$(PYTHON) tests/prove/fire.py
+	$(PYTHON) tests/prove/cluster.py --short
 	PYTHON=$(firstword $(PYTEST)) $(firstword $(PYTEST)) tests/prove/mutants.py
 
 cluster: ## three nodes of etcd and three servers under faults, some minutes (with Debian's etcd-server)

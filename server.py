@@ -1488,7 +1488,7 @@ class Route(NamedTuple):
 
 
 ROUTES: dict[str, dict[str, Route]] = {
-    "/": {"GET": Route(get_root, READS)},
+    "/": {"GET": Route(get_root)},
     "/login": {"POST": Route(post_login, HASHES, refusal="Invalid credentials")},
     "/refresh": {"POST": Route(post_refresh, READS, WRITES)},
     "/logout": {"POST": Route(post_logout, WRITES, deletes_cookie=True)},
@@ -2768,9 +2768,10 @@ class SQLiteStore:
 
 # ---- Shared store ----------------------------------------------------------------------------------------
 # A Store for several machines, in an etcd cluster: JSON over HTTP, as etcd's gateway speaks it.
-# A verb is a transaction. It reads keys, decides, and says what to write; etcd writes that only if nothing that was
-# read has changed, and otherwise the verb runs again. So a request may be sent twice, or arrive late: the second finds
-# another revision, and does nothing. Nothing is cached: what one machine has acknowledged, all others know.
+# A verb is a transaction. It sees rows, decides, and says what to write; etcd writes that only if no row that was seen
+# has changed, and otherwise the verb runs again. So a request may be sent twice, or arrive late: the second finds
+# another revision, and does nothing. A verb begins with rows as they were seen last. Such a row is a guess: before
+# anything is answered, etcd confirms it or gives the new one. So what one machine has acknowledged, all others know.
 #
 #     user/NAME              [password, epoch]; GONE once removed: a late request must find that the key has changed
 #     session/EXPIRES/SID    [generation, rotated, ended]; those that have expired stand first
@@ -2779,16 +2780,22 @@ class SQLiteStore:
 
 ETCD_SCHEMA = 1
 GONE = [None, None]
+NO_ROW, UNKNOWN = ("0", None), ("", None)  # a revision, and what it holds
 NODE_SECONDS = 1.5  # for one node to answer, before the next one is asked
 STORE_SECONDS = 5.0  # for all of them: an election takes one or two
 SILENT_SECONDS = 1.0  # after that was in vain, without asking: waiting threads would wait for each other
 PAUSE_SECONDS = 0.05  # before the next node is asked
-MAX_OPERATIONS = 96  # in one request; of etcd's 128 (--max-txn-ops) those of each verb come off
-ROWS_AT_ONCE = 1_000  # in one answer
-PRUNE_SECONDS = 60.0  # between two looks for what has expired
+OWN_NODE_SECONDS, PRUNE_SECONDS = 60.0, 60.0  # between two looks: is the first node back, what has expired
+MAX_OPERATIONS, ROWS_AT_ONCE = 128, 1_000  # in one request (etcd's --max-txn-ops); in one answer
+MAX_GUESSES = 10_000  # rows that are remembered, some megabytes
+# A transaction and its operations: base64 and numbers are put in, which JSON spells as they are.
+TXN = '{"compare":[%s],"success":[%s],"failure":[%s]}'
+COMPARE = '{"key":"%s","target":"MOD","modRevision":"%s"}'
+READ = '{"requestRange":{"key":"%s"}}'
+PUT = '{"requestPut":{"key":"%s","value":"%s"}}'
+DELETE = '{"requestDeleteRange":{"key":"%s"}}'
 
 
-@lru_cache(4_096)
 def base64(text: str) -> str:
     """Return `text` as etcd's JSON spells it."""
     return b64encode(text.encode("utf-8")).decode("ascii")
@@ -2798,10 +2805,11 @@ class EtcdRefused(StoreFailed):
     """A node says no, and so would the others."""
 
 
-class Work(NamedTuple):
-    """A transaction: what it has read (with the revision that has written it, "0" for none) and what it writes."""
-    seen: dict[str, tuple[str, Any]]
-    writes: dict[str, Any]
+class Work:
+    """A transaction: the rows that it has seen, each with the revision that has written it, and what it writes."""
+
+    def __init__(self, seen: dict[str, tuple[str, Any]], writes: dict[str, Any], number: int = 0) -> None:
+        self.number, self.seen, self.writes, self.guessed, self.done = number, seen, writes, False, False
 
 
 class _InThread(threading.local):
@@ -2818,7 +2826,6 @@ def transaction(verb: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(verb)
     def run(self: Any, *arguments: Any) -> Any:
         return verb(self, *arguments) if self._local.work else self.batch([partial(verb, self, *arguments)])[0]
-
     return run
 
 
@@ -2829,20 +2836,20 @@ class EtcdStore:
 
     def __init__(
         self, path: str, nodes: list[tuple[str, int]], prefix: str, tls: ssl.SSLContext | None = None,
-        login: Mapping[str, str] = {}, clock: Callable[[], float] = time.time,
+        login: Mapping[str, str] = {}, clock: Callable[[], float] = time.time, create: bool = True,
     ) -> None:  # fmt: skip
         """Raises StoreFailed if the cluster does not answer; EtcdRefused if it refuses, or is of another version."""
         self.path, self._nodes, self._tls, self._login, self._clock = path, nodes, tls, login, clock
-        # The node to ask, and etcd's token; from when to when no node answered; until when none is asked, and why.
-        self._node, self._token, self._outage, self._silence = 0, "", (0.0, 0.0), (0.0, "")
-        self._prefix, self._local, self._prune_at = f"{prefix}/", _InThread(), time.monotonic() + PRUNE_SECONDS
-        if (schema := self.keep("schema/version", ETCD_SCHEMA)) != ETCD_SCHEMA:
+        # When the first node is tried again; from when to when no node answered; until when none is asked, and why.
+        self._node, self._own_node_at, self._outage, self._silence = 0, 0.0, (0.0, 0.0), (0.0, "")
+        self._token, self._guesses, self._local = "", dict[str, tuple[str, Any]](), _InThread()
+        self._prefix, self._prune_at = f"{prefix}/", time.monotonic() + PRUNE_SECONDS
+        if (schema := self.keep("schema/version", ETCD_SCHEMA if create else None)) not in (ETCD_SCHEMA, None):
             raise EtcdRefused(f"another version of minijwt has written it (schema {schema}): use that one")
 
     def close(self) -> None:
-        connection, self._local.connection = self._local.connection, None
-        if connection is not None:
-            connection.close()
+        if self._local.connection:
+            self._local.connection.close()
 
     @contextmanager
     def reading(self, several: bool) -> Iterator[None]:
@@ -2882,12 +2889,11 @@ class EtcdStore:
         """Return a node's answer, by `deadline`, to `body`: which may have been asked, and done, more than once."""
         if self._local.reading:
             raise Redo
-        began, (since, until), (silent_until, reason) = self._clock(), self._outage, self._silence
+        began, reason, (since, until), (silent_until, why) = self._clock(), "", self._outage, self._silence
         if time.monotonic() < silent_until:
-            raise StoreFailed(reason)
-        reason = ""
+            raise StoreFailed(why)
         while time.monotonic() < deadline - NODE_SECONDS:
-            node = self._node
+            node = self._node if time.monotonic() < self._own_node_at else 0
             try:
                 answer = self._ask(node, path, body)
                 if until == math.inf:
@@ -2896,23 +2902,27 @@ class EtcdStore:
             except (OSError, http.client.HTTPException) as error:
                 self.close()
                 reason = "{}:{}: {}".format(*self._nodes[node], str(error) or type(error).__name__)
-            self._node = (node + 1) % len(self._nodes)
+            self._node, self._own_node_at = (node + 1) % len(self._nodes), time.monotonic() + OWN_NODE_SECONDS
             time.sleep(PAUSE_SECONDS)
         if reason:
-            self._silence = time.monotonic() + SILENT_SECONDS, reason
+            # The cluster may come back from a backup, in which revisions that we have seen say something else.
+            self._silence, self._guesses = (time.monotonic() + SILENT_SECONDS, reason), {}
             self._outage = since if began <= until + GRACE_SECONDS else began, math.inf
         raise StoreFailed(reason or "there was no time left")
 
     # -- transactions
 
     def _get(self, *keys: str) -> list[Any]:
-        """Return what `keys` hold; raise Redo, with them, if they have to be read first."""
+        """Return what `keys` hold; raise Redo if they have to be read first."""
         if self._local.failure:
             raise self._local.failure.with_traceback(None)
         work = self._local.work
-        if any(key not in work.seen for key in keys):
-            raise Redo(*keys)
-        return [work.writes.get(key, work.seen[key][1]) for key in keys]
+        for key in keys:
+            if key not in work.seen:
+                work.seen[key], work.guessed = self._guesses.get(key, UNKNOWN), True
+        if any(work.seen[key] is UNKNOWN for key in keys):
+            raise Redo
+        return [work.writes[key] if key in work.writes else work.seen[key][1] for key in keys]
 
     def _put(self, key: str, value: Any) -> bool:
         """Have `key`, which was read, hold `value`; None deletes it. Returns True, for the verbs that do."""
@@ -2920,90 +2930,82 @@ class EtcdStore:
         return True
 
     def batch(self, works: list[Callable[[], Any]]) -> list[Any]:
-        """Do each of `works` in a transaction of its own, again until nothing it has read has changed.
+        """Do each of `works` in a transaction of its own, again until nothing it has seen has changed.
 
-        All that have to read share a request, and so do all that write. If etcd fails, works run once more with verbs
+        All that write share a request, and so do all that only read. If etcd fails, works run once more with verbs
         that raise StoreFailed, so that each may answer in its own way; any of them may have been done.
         """
         deadline, wrote, self._local.failure = time.monotonic() + STORE_SECONDS, False, None
-        results: list[Any] = [None] * len(works)
-        left = {number: Work({}, {}) for number in range(len(works))}
+        results, left = [None] * len(works), [Work({}, {}, number) for number in range(len(works))]
         while left:
-            readers: list[tuple[Work, tuple[str, ...]]] = []
-            writers: dict[int, Work] = {}
             written: set[str] = set()
-            for number, work in list(left.items()):
-                self._local.work = work
+            for work in left:
+                self._local.work, work.writes = work, {}
                 try:
-                    results[number] = works[number]()
-                except Redo as redo:
-                    work.writes.clear()
-                    readers.append((work, redo.args))
-                    continue
+                    results[work.number] = works[work.number]()
+                except Redo:
+                    work.writes = {}
                 finally:
                     self._local.work = None
-                left[number] = Work({}, {})
-                # What an earlier one writes has to be read anew.
-                if written.isdisjoint(work.seen):
-                    if work.writes:
-                        writers[number] = work
-                    else:
-                        del left[number]
-                written |= work.writes.keys()
+                if not written.isdisjoint(work.seen):
+                    # What an earlier one writes has to be read anew.
+                    work.seen, work.writes, work.guessed = dict.fromkeys(work.seen, UNKNOWN), {}, True
+                written.update(work.writes)
+                work.done = not work.writes and not work.guessed
             try:
-                self._read(readers, deadline)
-                for number in self._write(writers, deadline):
-                    del left[number]
-                    wrote = True
+                self._settle([work for work in left if work.writes], deadline)
+                self._settle([work for work in left if work.guessed and not work.writes], deadline)
             except StoreFailed as error:
                 self._local.failure = error
+            wrote = wrote or bool(written)
+            left = [Work({}, {}, work.number) if self._local.failure else work for work in left if not work.done]
         if wrote and time.monotonic() >= self._prune_at:
             self._prune()
         return results
 
-    def _read(self, readers: list[tuple[Work, tuple[str, ...]]], deadline: float) -> None:
-        """Let each work see the keys it wants, all of one moment."""
-        while readers:
-            found: dict[str, tuple[str, Any]] = {}
-            some = []
-            while readers and len(found) + len(readers[-1][1]) <= MAX_OPERATIONS:
-                some.append(readers.pop())
-                found.update(dict.fromkeys(some[-1][1], ("0", None)))
-            reads = [f'{{"requestRange":{{"key":"{base64(self._prefix + key)}"}}}}' for key in found]
-            for answer in self._transact(reads, deadline):
-                found.update(self._found(answer["response_range"]))
-            for work, keys in some:
-                work.seen.update((key, found[key]) for key in keys)
+    def _settle(self, works: list[Work], deadline: float) -> None:
+        """Have etcd confirm what `works` have seen, write what they write, and read what they do not know.
 
-    def _write(self, works: dict[int, Work], deadline: float) -> Iterator[int]:
-        """Write what `works` say; yield the numbers of those for which nothing had changed."""
-        for start in range(0, len(works), MAX_OPERATIONS):
-            some = list(works)[start : start + MAX_OPERATIONS]
-            # etcd 3.4 checks its quota, and a user's rights, only for what is not nested: so one operation is not.
-            beat = f'{{"requestPut":{{"key":"{base64(self._prefix + "beat")}"}}}}'
-            _, *answers = self._transact([beat, *(self._operation(works[each]) for each in some)], deadline)
-            yield from (number for number, each in zip(some, answers) if each["response_txn"].get("succeeded"))
-
-    def _operation(self, work: Work) -> str:
-        """Return `work` as etcd takes it: nothing is written if anything that was read has changed."""
-        same = [f'{{"key":"{base64(self._prefix + key)}","target":"MOD","modRevision":"{revision}"}}'
-                for key, (revision, _) in work.seen.items()]  # fmt: skip
-        writes = [f'{{"requestPut":{{"key":"{base64(self._prefix + key)}","value":"{base64(json.dumps(value))}"}}}}'
-                  if value is not None else f'{{"requestDeleteRange":{{"key":"{base64(self._prefix + key)}"}}}}'
-                  for key, value in work.writes.items()]  # fmt: skip
-        return f'{{"requestTxn":{{"compare":[{",".join(same)}],"success":[{",".join(writes)}]}}}}'
-
-    def _transact(self, operations: Iterable[str], deadline: float) -> list[Any]:
-        """Return the answers to `operations`, all of one moment. In JSON that is put together, base64 is as it is."""
-        return list(self._call("/v3/kv/txn", f'{{"success":[{",".join(operations)}]}}', deadline)["responses"])
+        If a row has changed, all are read instead. Works that had seen them so are done, or if they write, sent again.
+        The reads also make etcd ask a majority: a transaction of compares alone is answered by one node, however old.
+        """
+        while works:
+            some: list[Work] = []
+            seen: dict[tuple[str, str], None] = {}
+            for work in works:
+                if len(seen) + len(work.seen) > MAX_OPERATIONS:
+                    break
+                seen.update(((key, row[0]), None) for key, row in work.seen.items())
+                some.append(work)
+            names = {key: base64(self._prefix + key) for key, _ in seen}
+            same = [COMPARE % (names[key], revision) for key, revision in seen if revision]
+            wanted = [key for key, revision in seen if not revision]
+            writes = {key: value for work in some for key, value in work.writes.items()}
+            steps = [READ % names[key] for key in wanted]
+            steps += [PUT % (names[key], base64(json.dumps(value))) if value is not None else DELETE % names[key]
+                      for key, value in writes.items()]  # fmt: skip
+            body = TXN % (",".join(same), ",".join(steps), ",".join(READ % name for name in names.values() if same))
+            answer = self._call("/v3/kv/txn", body, deadline)
+            succeeded, revision = answer.get("succeeded", False), answer["header"]["revision"]
+            found = dict.fromkeys(wanted if succeeded else names, NO_ROW)
+            for each in answer.get("responses", []):
+                found.update(self._found(each.get("response_range", {})))
+            for work in some:
+                new = {key: found.get(key, row) for key, row in work.seen.items()}
+                work.done = new == work.seen and (succeeded or not work.writes)
+                if new != work.seen:
+                    work.seen, work.writes, work.guessed = new, {}, False
+            works = [work for work in works if not work.done and (work.writes or work.guessed)]
+            if succeeded:
+                found.update((key, NO_ROW if value is None else (revision, value)) for key, value in writes.items())
+            if len(self._guesses) > MAX_GUESSES:
+                self._guesses.clear()
+            self._guesses.update(found)
 
     def _found(self, answer: dict[str, Any]) -> dict[str, tuple[str, Any]]:
         """Return the rows of an answer: by key, the revision that has written it, and what it holds."""
-        rows = {}
-        for each in answer.get("kvs", []):
-            key = b64decode(each["key"]).decode("utf-8")[len(self._prefix) :]
-            rows[key] = each["mod_revision"], json.loads(b64decode(each["value"]))
-        return rows
+        rows = ((b64decode(kv["key"]).decode("utf-8"), kv) for kv in answer.get("kvs", []))
+        return {key[len(self._prefix) :]: (kv["mod_revision"], json.loads(b64decode(kv["value"]))) for key, kv in rows}
 
     def _range(self, start: str, end: str, **options: Any) -> tuple[dict[str, tuple[str, Any]], int]:
         """Return the first rows from `start` to `end`, and how many there are in all."""
@@ -3025,7 +3027,7 @@ class EtcdStore:
     def keep(self, key: str, value: Any) -> Any:
         """Write `value` unless `key` holds something already; return what it holds then."""
         (found,) = self._get(key)
-        if found is None or (key == "pruned/latest" and value > found):
+        if value != found and (found is None or (key == "pruned/latest" and value > found)):
             self._put(key, found := value)
         return found
 
@@ -3039,9 +3041,8 @@ class EtcdStore:
             for number, (key, row) in enumerate(attempts.items()):
                 if number < count - MAX_ATTEMPT_ROWS or row[1][2] <= now:
                     old[key] = row
-            works = {number: Work({key: row}, {key: None}) for number, (key, row) in enumerate(old.items())}
-            more = len(list(self._write(works, time.monotonic() + STORE_SECONDS))) >= PRUNE_ROWS
-            self._prune_at -= PRUNE_SECONDS if more else 0
+            self._settle([Work({key: row}, {key: None}) for key, row in old.items()], time.monotonic() + STORE_SECONDS)
+            self._prune_at -= PRUNE_SECONDS if len(old) >= PRUNE_ROWS else 0
 
     # -- users
 
@@ -3088,7 +3089,6 @@ class EtcdStore:
         password, epoch = user or GONE
         return Standing(password, epoch, True, pruned or 0, generation, rotated, ended)
 
-    @transaction
     def add_session(self, sid: str, expires: int) -> None:
         self.keep(f"session/{expires:014x}/{sid}", [0, 0.0, False])
 
@@ -3109,7 +3109,7 @@ class EtcdStore:
         (row,) = self._get(f"failure/{key.hex()}")
         wait, attempts = next_attempt(Attempts(*row) if row else None, now, limit)
         if attempts:
-            self._put(f"failure/{key.hex()}", attempts)
+            self._put(f"failure/{key.hex()}", [*attempts])
         return wait
 
     @transaction
@@ -3526,7 +3526,7 @@ def notify_systemd(state: str) -> None:
             client.send(state.encode())
 
 
-def open_etcd(settings: Settings) -> EtcdStore:
+def open_etcd(settings: Settings, create: bool = True) -> EtcdStore:
     """Return the store in the etcd cluster that DATABASE names, with TLS and a login where these are set."""
     (nodes, prefix), tls, login = etcd_nodes(settings.database), None, {}
     if settings.database_login:
@@ -3553,16 +3553,17 @@ def open_etcd(settings: Settings) -> EtcdStore:
             reason = "not PEM, or not a pair" if wrong else getattr(error, "strerror", error)
             raise SettingsError(f"{files} cannot be used: {reason}") from None
     try:
-        return EtcdStore(settings.database, nodes, prefix, tls, login)
+        return EtcdStore(settings.database, nodes, prefix, tls, login, create=create)
     except StoreFailed as error:
-        passing = not isinstance(error, EtcdRefused)
+        # OpenSSL's words, for a certificate of ours or of a node.
+        passing = not isinstance(error, EtcdRefused) and "CERTIFICATE" not in str(error)
         raise SettingsError(f"DATABASE {settings.database} cannot be used: {error}", passing) from None
 
 
 def open_database(settings: Settings, create: bool = True) -> SQLiteStore | EtcdStore:
     """Return the store that lasts."""
     etcd = settings.database.startswith("etcd://")
-    return open_etcd(settings) if etcd else SQLiteStore(settings.database, create=create)
+    return open_etcd(settings, create) if etcd else SQLiteStore(settings.database, create=create)
 
 
 def open_store(settings: Settings) -> Store:

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -29,7 +30,7 @@ def free_ports(count):
     return ports
 
 
-def make_pems(directory):
+def make_pems(directory, *addresses):
     """Make certificates as tests/deploy says, one with a CommonName (named), and another CA's certificate (other.pem).
 
     Returns why that cannot be; "" if it was done.
@@ -41,7 +42,7 @@ def make_pems(directory):
         subprocess.run(command, cwd=directory, check=True, capture_output=True)
 
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    run("sh", os.fspath(DEPLOY / "etcd-certificates.sh"), "127.0.0.1")
+    run("sh", os.fspath(DEPLOY / "etcd-certificates.sh"), *addresses or ["127.0.0.1"])
     run("openssl", "req", "-x509", *key, "-keyout", "other.key", "-out", "other.pem", "-subj", "/CN=other")
     run("openssl", "req", "-new", *key, "-keyout", "named.key", "-out", "named.csr", "-subj", "/CN=minijwt")
     run("openssl", "x509", "-req", "-in", "named.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-out", "named.pem")
@@ -49,10 +50,17 @@ def make_pems(directory):
 
 
 class Cluster:
-    """`size` nodes at 127.0.0.1, as tests/deploy/etcd.default has it. With `pems`, a directory, over TLS; else without."""
+    """`size` nodes, as tests/deploy/etcd.default has it. With `pems`, a directory, over TLS; else without.
 
-    def __init__(self, size=1, pems=None):
-        self.size, self.pems = size, pems
+    They listen at 127.0.0.1, or each at one of `addresses`; `on` says what stands before a command for that machine.
+    """
+
+    def __init__(self, size=1, pems=None, addresses=(), on=lambda number: []):
+        self.size, self.pems, self.addresses, self.on = size, pems, addresses or ["127.0.0.1"] * size, on
+        self.tls, self.token = None, ""
+        if pems:
+            self.tls = ssl.create_default_context(cafile=f"{pems}/ca.pem")
+            self.tls.load_cert_chain(f"{pems}/minijwt.pem", f"{pems}/minijwt.key")
         self.scratch = tempfile.TemporaryDirectory(prefix="minijwt-etcd-")
         ports = free_ports(2 * size)
         self.ports, self.peers = ports[:size], ports[size:]
@@ -60,22 +68,28 @@ class Cluster:
         self.processes = [None] * size
         for number in range(size):
             self.start(number)
-        self.wait()
+        try:
+            self.wait()
+        except BaseException:
+            self.stop()
+            raise
 
     def environment(self, number):
         """What /etc/default/etcd says, with our addresses, names and files."""
-        client, peer = f"{self.scheme}://127.0.0.1:{self.ports[number]}", f"{self.scheme}://127.0.0.1:{self.peers[number]}"
+        here = f"{self.scheme}://{self.addresses[number]}"
+        client, peer = f"{here}:{self.ports[number]}", f"{here}:{self.peers[number]}"
         lines = (DEPLOY / "etcd.default").read_text("utf-8").splitlines()
         said = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
         said["ETCD_NAME"] = f"n{number}"
         said["ETCD_INITIAL_CLUSTER"] = ",".join(
-            f"n{i}={self.scheme}://127.0.0.1:{port}" for i, port in enumerate(self.peers)
+            f"n{i}={self.scheme}://{self.addresses[i]}:{port}" for i, port in enumerate(self.peers)
         )
         for name in said:
             if name.endswith("_URLS"):
                 said[name] = peer if "PEER" in name else client
             elif name.endswith("_FILE"):
-                said[name] = said[name].replace("/etc/etcd/node", f"{self.pems}/node-127.0.0.1").replace("/etc/etcd", f"{self.pems}")
+                files = f"{self.pems}/node-{self.addresses[number]}"
+                said[name] = said[name].replace("/etc/etcd/node", files).replace("/etc/etcd", f"{self.pems}")
         if not self.pems:
             said = {name: value for name, value in said.items() if not name.endswith(("_FILE", "_CERT_AUTH"))}
         return {**said, "ETCD_DATA_DIR": f"{self.scratch.name}/{number}", "PATH": os.environ["PATH"]}
@@ -83,7 +97,7 @@ class Cluster:
     def start(self, number):
         with open(f"{self.scratch.name}/{number}.log", "ab") as log:
             self.processes[number] = subprocess.Popen(
-                ["etcd", *OPTIONS], stdout=log, stderr=log, env=self.environment(number)
+                [*self.on(number), "etcd", *OPTIONS], stdout=log, stderr=log, env=self.environment(number)
             )
 
     def wait(self, seconds=20):
@@ -91,32 +105,45 @@ class Cluster:
         end = time.monotonic() + seconds
         for number in range(self.size):
             while True:
-                with socket.socket() as client:
-                    if client.connect_ex(("127.0.0.1", self.ports[number])) == 0:
-                        if self.pems or self.leader() is not None:
-                            break
+                status = self.status(number)
+                if status and status.get("leader", "0") != "0":
+                    break
                 assert time.monotonic() < end, Path(f"{self.scratch.name}/{number}.log").read_text()[-2000:]
                 time.sleep(0.05)
 
     def url(self, prefix="minijwt", first=0):
-        turned = [*self.ports[first:], *self.ports[:first]]
-        return "etcd://" + ",".join(f"127.0.0.1:{port}" for port in turned) + "/" + prefix
+        nodes = [f"{address}:{port}" for address, port in zip(self.addresses, self.ports)]
+        return "etcd://" + ",".join(nodes[first:] + nodes[:first]) + "/" + prefix
+
+    def open(self, number, path, body, seconds=2):
+        """The answer of a node, to be read and closed."""
+        url = f"{self.scheme}://{self.addresses[number]}:{self.ports[number]}{path}"
+        fields = {"Authorization": self.token} if self.token else {}
+        request = urllib.request.Request(url, json.dumps(body).encode(), fields)
+        handlers = [urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=self.tls)]
+        return urllib.request.build_opener(*handlers).open(request, timeout=seconds)
 
     def ask(self, number, path, body, seconds=2):
-        request = urllib.request.Request(f"http://127.0.0.1:{self.ports[number]}{path}", json.dumps(body).encode())
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=seconds) as response:
+        with self.open(number, path, body, seconds) as response:
             return json.load(response)
 
-    def leader(self):
-        """The number of the leader, if a node knows one."""
-        for number in range(self.size):
-            try:
-                status = self.ask(number, "/v3/maintenance/status", {})
-            except OSError:
-                continue
-            if status.get("leader", "0") == status["header"]["member_id"]:
-                return number
-        return None
+    def status(self, number):
+        """What a node says of itself; None if it does not answer."""
+        try:
+            return self.ask(number, "/v3/maintenance/status", {})
+        except OSError:
+            return None
+
+    def leader(self, seconds=20):
+        """The number of the leader, as soon as there is one."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for number in range(self.size):
+                status = self.status(number)
+                if status and status.get("leader", "0") == status["header"]["member_id"]:
+                    return number
+            time.sleep(0.05)
+        raise AssertionError("there is no leader")
 
     def kill(self, number):
         self.processes[number].kill()
@@ -130,7 +157,7 @@ class Cluster:
 
     def etcdctl(self, *arguments, stdin=""):
         """Run etcdctl against the first node; return what it prints."""
-        command = ["etcdctl", f"--endpoints={self.scheme}://127.0.0.1:{self.ports[0]}"]
+        command = ["etcdctl", f"--endpoints={self.scheme}://{self.addresses[0]}:{self.ports[0]}"]
         if self.pems:
             command += [f"--cacert={self.pems}/ca.pem", f"--cert={self.pems}/minijwt.pem", f"--key={self.pems}/minijwt.key"]
         environment = {"PATH": os.environ["PATH"], "ETCDCTL_API": "3"}
@@ -155,6 +182,11 @@ class Cluster:
         self.etcdctl("user", "grant-role", user, user)
         self.etcdctl("user", "grant-role", "root", "root")
         self.etcdctl("auth", "enable")
+
+    def authenticate(self):
+        """Be root in what is asked from now on; a node that was started again knows nothing of it."""
+        self.token = ""
+        self.token = self.ask(0, "/v3/auth/authenticate", {"name": "root", "password": "root"})["token"]
 
     def stop(self):
         for process in self.processes:

@@ -116,7 +116,10 @@ class Rows:
 
     def txn(self, body):
         self.check(body)
-        return self.apply(self.path(body), self.revision + 1)
+        if not body.get("success") and not body.get("failure"):
+            raise Refusal(3, "etcd would answer this from one node's memory, which may be old")
+        answer = self.apply(self.path(body), self.revision + 1)
+        return {**answer, "header": {"revision": str(self.revision)}}
 
 
 class FakeEtcd(ThreadingHTTPServer):

@@ -189,7 +189,7 @@ LANES = [  # (whether it rotates, whether the store reads inline, path, lane; No
     (False, True, "/refresh", None), (False, True, "/login", "hash"), (False, True, "/password", "hash"),
     (False, True, "/logout", "write"),
     (True, True, "/refresh", "write"), (True, True, "/", None), (True, True, "/login", "hash"),
-    (False, False, "/", "write"), (False, False, "/refresh", "write"), (False, False, "/me", None),
+    (False, False, "/", None), (False, False, "/refresh", "write"), (False, False, "/me", None),
 ]  # fmt: skip
 
 

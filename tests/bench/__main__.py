@@ -13,7 +13,7 @@ that peers are installed into dist/ from PyPI and npm (see peers.py for how to f
     sessions.py   /refresh, against itself         unread.py    memory under clients that read nothing
     growth.py     more connections, two processes  logins.py    what a login costs
     peers.py      installing what we compare with  fires.py     a good client under fire
-    plot.py       the plots, dist/bench.svg and dist/bench-cpu.svg
+    shared.py     /refresh on etcd                 plot.py      the plots, dist/bench.svg and dist/bench-cpu.svg
 """
 
 from __future__ import annotations
@@ -36,18 +36,19 @@ from peers import Peers, gather
 from process import memory_section, startup_section
 from servers import HERE, ROOT, CannotMeasure
 from sessions import sessions_section
+from shared import shared_section
 from tls import tls_section
 from unread import unread_section
 from wire import Effort, refresh_section
 
 DIST = ROOT / "dist"
-PARTS = ["library", "refresh", "tls", "growth", "sessions", "logins", "memory", "unread", "fires", "startup"]
+PARTS = ["library", "refresh", "tls", "growth", "sessions", "shared", "logins", "memory", "unread", "fires", "startup"]
 ALSO = {"server": "refresh"}  # other names of parts
 QUICK = ["library", "refresh", "memory", "startup"]  # the parts of --quick alone
 # The part that measures a figure of GOALS, by how its name begins.
 PART_OF = {
     "encode": "library", "decode": "library", "cpu": "refresh", "rate": "refresh", "p99": "refresh", "tls": "tls",
-    "rotation": "sessions", "etcd": "sessions", "rows": "sessions", "logins": "logins", "memory": "memory",
+    "rotation": "sessions", "etcd": "shared", "rows": "sessions", "logins": "logins", "memory": "memory",
     "unread": "unread", "fire": "fires", "startup": "startup",
 }  # fmt: skip
 LIBRARIES = {"minijwt": "minijwt", "pyjwt": "PyJWT", "joserfc": "joserfc", "hmac": "bare `hmac.digest`"}
@@ -95,6 +96,7 @@ def sections(arguments: argparse.Namespace, peers: Peers) -> dict[str, Callable[
         "tls": lambda: tls_section(effort),
         "growth": lambda: growth_section(peers, DIST, quick),
         "sessions": lambda: sessions_section(effort),
+        "shared": lambda: shared_section(effort, quick),
         "logins": logins_section,
         "memory": memory_section,
         "unread": unread_section,

@@ -21,7 +21,6 @@ from servers import (
     Server,
     free_port,
     log_in,
-    our_source,
     raw_answer,
     refresh_request,
     start,
@@ -197,18 +196,11 @@ def many_rows(effort: Effort) -> Part:
     return results, {"rows": times if times > 0 else ratio(results, names[FEW], names[MANY])}
 
 
-def etcd(effort: Effort) -> Part:
-    """Measure the store on etcd against SQLite, once there is one."""
-    there = "etcd" in our_source().lower()
-    raise Skip("the bench does not measure server.py's store on etcd yet" if there else "server.py has no such store")
-
-
 # What is measured, and the figures for GOALS that it has.
 PARTS = {
     rotation: ("rotation/off",),
     slow_commits: ("rotation/slow",),
     many_rows: ("rows",),
-    etcd: ("etcd/off", "etcd/on"),
 }
 
 
