@@ -4145,7 +4145,7 @@ async function ask(method, path, options) {
   const field = name => response?.headers.get(name), text = await response?.text().catch(() => "") ?? "";
   const body = parsed(text), status = response?.status ?? "no answer", wait = field("Retry-After");
   const said = response ? body.message ?? "" : "The server does not answer.";
-  const reason = said + (wait ? ` (try again in ${wait} seconds)` : ""), line = new Text(reason);
+  const reason = said + (wait ? ` (try again in ${wait} seconds)` : ""), line = new Text(reason || text.slice(0, 90));
   const lines = Array.from($("log").children), request = `${method} ${path} → `;
   if (method === "GET") lines.find(each => each.textContent.startsWith(request))?.remove();  // one of each is enough
   $("log").prepend(element("li", {}, element("b", {}, `${request}${status} `), line));
@@ -4232,7 +4232,7 @@ async function logout(forgets) {
   const answer = await ask("POST", "/logout");
   if (answer.status !== 204) return notify(answer.reason);
   answer.line.data = "The session has ended, and the cookie is deleted.";
-  end("A copy of the access token is good until it expires.");
+  end("Logged out. A copy of the access token is good until it expires.");
   if (forgets) { issued = ""; restore(); document.body.dataset.token = "off"; }
 }
 

@@ -7,23 +7,15 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from http.client import HTTPConnection
 
-from serverkit import wait_until
+from serverkit import found, free_port, wait_until
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # WebDriver §12.1: under this name an element travels
-BACKSPACE, TAB, ENTER, LEFT = "\ue003", "\ue004", "\ue007", "\ue012"  # WebDriver §17.4.2
+BACKSPACE, TAB, ENTER, CONTROL, LEFT = "\ue003", "\ue004", "\ue007", "\ue009", "\ue012"  # WebDriver §17.4.2
 WINDOW = {"width": 1280, "height": 1000}
-
-
-def free_port():
-    """Return a port on which nothing listens: two of the three drivers do not tell which one they have found."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Browser:
@@ -95,9 +87,12 @@ class Browser:
         """Return an element's "text" that is to be seen, its "property/value", or its "computedlabel" for ears."""
         return self.command("GET", f"/element/{self.find(selector)}/{what}")
 
-    def click(self, selector):
-        # Not beneath what stays at the top.
+    def show(self, selector):
+        """Scroll to an element, so that it is not beneath what stays at the top."""
         self.script("document.querySelector(arguments[0]).scrollIntoView({block: 'center'})", selector)
+
+    def click(self, selector):
+        self.show(selector)
         self.command("POST", f"/element/{self.find(selector)}/click")
 
     def type(self, selector, *keys):
@@ -109,11 +104,10 @@ class Browser:
         actions = [{"type": kind, "value": key} for key in "".join(keys) for kind in ("keyDown", "keyUp")]
         self.command("POST", "/actions", actions=[{"type": "key", "id": "keyboard", "actions": actions}])
 
-    def point(self, selector, *actions):
-        """Move the pointer to an element; then do `actions`, "pointerDown" and "pointerUp"."""
+    def hover(self, selector):
+        self.show(selector)
         move = {"type": "pointerMove", "origin": {ELEMENT: self.find(selector)}, "x": 0, "y": 0}
-        actions = [move, *({"type": each, "button": 0} for each in actions)]
-        self.command("POST", "/actions", actions=[{"type": "pointer", "id": "mouse", "actions": actions}])
+        self.command("POST", "/actions", actions=[{"type": "pointer", "id": "mouse", "actions": [move]}])
 
     def resize(self, width=WINDOW["width"], height=WINDOW["height"]):
         """Make the page as wide and as high, or as near to that as the window goes."""
@@ -233,5 +227,5 @@ ENGINES = (Chromium, Firefox, WebKit)
 
 def find(program):
     """Return the path of a program, or None. WebKit's browser is not among those that people call."""
-    places = [shutil.which(program), *glob.glob(f"/usr/lib/*/webkit2gtk-4*/{program}")]
+    places = [found(program), *glob.glob(f"/usr/lib/*/webkit2gtk-4*/{program}")]
     return next(filter(None, places), None)
