@@ -3889,7 +3889,7 @@ PAGE = r"""<!doctype html>
 [data-session=on] #login, [data-session=off] #session, [data-token=off] .token, p:empty { display: none }
 
 * { box-sizing: border-box; margin: 0 }
-html { scroll-padding-top: 9rem }  /* what has the focus is not behind the verdict */
+html { scroll-padding-top: 12rem }  /* what has the focus is not behind the verdict */
 body { max-width: 74rem; margin: auto; padding: 1.5rem clamp(1rem, 3vw, 2rem) 3rem; background: var(--paper) }
 body { color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
 h1 { font-size: 1.5rem; line-height: 1.25 }
@@ -3925,8 +3925,9 @@ code > span, pre > span, #trace b, .part :is(h3, textarea, #bytes) { color: var(
 #times { white-space: pre-line }
 .part textarea, #bytes { margin: .25rem 0; border-color: var(--line) }
 
-#judgement { position: sticky; top: 0; z-index: 1; padding: .5rem 1.25rem; border-left: .25rem solid var(--good) }
-#judgement.failed, #trace .failed { border-left-color: var(--bad) }
+#judgement { position: sticky; top: 0; z-index: 1; min-height: max(5.25rem, 13.5rem - 10vw); padding: .5rem 1.25rem }
+#judgement, #trace .failed { border-left: .25rem solid var(--bad) }
+#judgement.passed { border-left-color: var(--good) }
 ol { padding: 0; list-style: none; font-size: .9375rem }
 li { padding: .25rem 0; border-top: 1px solid var(--line) }
 #log { max-height: 8.75rem; overflow: auto }
@@ -4024,6 +4025,7 @@ const PART_OF = {shape: "", header: "header", algorithm: "header", signature: "s
 const UNUSED = ["iss", "sub", "aud", "jti"];  // claims that this server does not write: shown only when checked
 const MAX_CHARS = 9000;  // of a token: a server takes 8 KB of a header field
 const EDIT_MS = 150, TICK_MS = 250, RETRY_MS = 3000;  // after the last key; of the countdown; after a failure
+const REFUSED = [401, 406];  // the one or the other, as UNAUTHORIZED_STATUS says
 const NO_COOKIE = "The browser has not kept the refresh token: over plain HTTP it may drop a Secure cookie, Safari even"
   + " at localhost. Set TLS_CERT and TLS_KEY; or, where only this machine can reach the server, COOKIE_SECURE=off and"
   + " COOKIE_SAMESITE=Lax.";
@@ -4118,16 +4120,13 @@ function edit(token, edited, lesson = "") {
   judge(EDIT_MS);
 }
 
+const restore = () => { shift(0); edit(original = issued); };
+
 function shift(seconds) {  // what if it were later, or earlier?
   const minutes = `${+(Math.abs(seconds) / 60).toFixed(1)} min ${seconds < 0 ? "earlier" : "later"}`;
   $("shift").value = seconds;
   $("shift").ariaValueText = $("when").textContent = seconds ? minutes : "now";
   judge(EDIT_MS);
-}
-
-function restore() {
-  shift(0);
-  edit(original = issued);
 }
 
 function row({name, section, demand, ok, found}) {  // ok is null for what was not checked, or not reached
@@ -4170,7 +4169,7 @@ async function trace() {
     + (valid ? "✓ Good: written by a holder of the key, and in time."
       : failed ? `✗ Refused at “${failed.name}” (${failed.section}): ${failed.found}.`
       : status === 431 ? "✗ Refused unread: too long for a header field of HTTP." : `No verdict: ${answer.reason}`)
-    + (failed?.name === "signature" && token === issued ? " The server was restarted with another key: sign in." : "");
+    + (failed?.name === "signature" && token === issued ? " The server was restarted with another key: refresh." : "");
   $("wire").textContent = `GET ${seconds ? `/explain  Explain-Shift: ${seconds}` : "/me"}  Authorization: Bearer `
     + `${token.slice(0, 3)}…${token.slice(-4)} → ${status} ${seconds ? `{"valid": ${valid}, …}` : text.slice(0, 90)}`;
 }
@@ -4200,7 +4199,7 @@ function end(sentence) {  // the session, of which the access token knows nothin
 async function login(form, hint = "") {
   if (signedIn()) return;  // a double click
   const answer = await ask("POST", "/login", {body: new URLSearchParams(form)}), {status, reason, body} = answer;
-  if (status !== 200) return notify(reason + (status === 429 ? "" : hint));
+  if (status !== 200) return notify(reason + (REFUSED.includes(status) ? hint : ""));
   answer.line.data = "An access token in the answer, a refresh token in a cookie.";
   $("login").reset();
   notify("");
@@ -4219,7 +4218,7 @@ async function refresh(why, refusal) {  // refusal: what to say if it is refused
       + `This script sees document.cookie = ${JSON.stringify(document.cookie)}.`;
     notify(other ? `You are ${username} now, not ${before.username}: all tabs share one cookie.` : "");
     take(token);
-  } else if ([401, 406].includes(answer.status)) {  // a setting of the server
+  } else if (REFUSED.includes(answer.status)) {
     answer.line.data = `${why}: there was no cookie, or its session has ended.`;
     if (refusal) return notify(refusal);
     const good = issued && (await ask("GET", "/me", bearer(issued))).status === 200;
