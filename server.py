@@ -3908,7 +3908,7 @@ form, .row { display: flex; flex-wrap: wrap; gap: .75rem 1.25rem; align-items: e
 .row { align-items: center }
 form > label { flex: 1 1 12rem }
 .row > :is(.note, label:first-of-type) { flex: 1 1 18rem }
-#attacks { gap: .5rem; margin: .75rem 0 .5rem }
+#attacks, #lesson { gap: .5rem; margin: .75rem 0 }
 
 /* The token is a field with transparent letters; beneath it stand the same letters, coloured. */
 code, pre, textarea, #bytes, #wire { font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace }
@@ -4144,8 +4144,9 @@ async function ask(method, path, options) {
   const field = name => response?.headers.get(name), text = await response?.text().catch(() => "") ?? "";
   const body = parsed(text), status = response?.status ?? "no answer", wait = field("Retry-After");
   const said = response ? body.message ?? "" : "The server does not answer.";
-  const reason = said + (wait ? ` (try again in ${wait} seconds)` : ""), line = new Text(reason || text.slice(0, 90));
-  const lines = Array.from($("log").children), request = `${method} ${path} → `;
+  const reason = said + (wait ? ` (try again in ${wait} seconds)` : "");
+  const line = new Text(reason || `${text.slice(0, 32)}…`), request = `${method} ${path} → `;
+  const lines = Array.from($("log").children);
   if (method === "GET") lines.find(each => each.textContent.startsWith(request))?.remove();  // one of each is enough
   $("log").prepend(element("li", {}, element("b", {}, `${request}${status} `), line));
   epoch = Date.parse(field("Date")) - performance.now() || epoch;

@@ -9,7 +9,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 from serverkit import SCRATCH, TOP, Running, build, stores, wait_until
 from webdriver import LEFT, Chromium
 
-ATTACK = "Array.from(document.querySelectorAll('#attacks button')).find(each => each.textContent === arguments[0]).click()"
+ATTACK = """const buttons = Array.from(document.querySelectorAll("#attacks button"));
+    buttons.find(each => each.textContent === arguments[0]).click()"""
 SLIDE = "const shift = document.getElementById('shift'); shift.value = 660; shift.oninput()"
 
 

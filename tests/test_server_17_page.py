@@ -131,7 +131,8 @@ def test_everything_is_in_a_landmark_and_there_is_one_main():
 
 
 def test_it_says_why_there_are_two_tokens_and_why_neither_is_in_local_storage():
-    (reason,) = re.findall(r"<h2>Why two tokens, and why neither in localStorage</h2>\s*<p>(.*?)</p>", server.PAGE, re.DOTALL)
+    _, _, reason = server.PAGE.partition("<h2>Why two tokens, and why neither in localStorage</h2>")
+    reason = reason.partition("</p>")[0]
     for word in ("access token", "refresh token", "HttpOnly", "localStorage", "variable"):
         assert word in reason
 
@@ -241,15 +242,16 @@ def explained(app, token, *shifts):
 
 
 @pytest.mark.parametrize("shift, last", [
-    ("-660", ("iat", False)), ("-31", ("iat", False)), ("-30", ("exp", True)), ("0", ("exp", True)), ("-0", ("exp", True)),
-    ("599", ("exp", True)), ("600", ("exp", False)), ("999999999", ("exp", False)),
+    ("-660", ("iat", False)), ("-31", ("iat", False)), ("-30", ("exp", True)), ("0", ("exp", True)),
+    ("-0", ("exp", True)), ("599", ("exp", True)), ("600", ("exp", False)), ("999999999", ("exp", False)),
 ])  # fmt: skip
 def test_at_another_time_another_claim_fails(shift, last):
     app = build()
     token = minijwt.encode({"username": "ann", "iat": NOW, "exp": NOW + 600}, ACCESS)
     answer, checks = explained(app, token, shift)
     assert (answer.status, checks[-1], answer.json["valid"]) == (200, last, last[1])
-    assert get(app, "/me", f"Authorization: Bearer {token}", f"Explain-Shift: {shift}").status == 200, "nothing else moves"
+    me = get(app, "/me", f"Authorization: Bearer {token}", f"Explain-Shift: {shift}")
+    assert me.status == 200, "nothing else moves"
 
 
 def test_the_signature_is_judged_before_the_time():
@@ -258,7 +260,10 @@ def test_the_signature_is_judged_before_the_time():
     assert told[0] == told[1] == told[2] and told[0]["steps"][3]["code"] == "invalid_signature"
 
 
-@pytest.mark.parametrize("shifts", [("",), ("1.5",), ("+1",), ("1e9",), ("1234567890",), ("now",), ("--1",), ("1", "2"), ("\xb2",)])
+NO_SHIFTS = [("",), ("1.5",), ("+1",), ("1e9",), ("1234567890",), ("now",), ("--1",), ("1", "2"), ("\xb2",)]
+
+
+@pytest.mark.parametrize("shifts", NO_SHIFTS)
 def test_a_shift_that_is_no_number_of_seconds_is_refused(shifts):
     answer, _ = explained(build(), "a.b.c", *shifts)
     assert (answer.status, answer.json["code"]) == (400, "bad_shift")

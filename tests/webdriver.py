@@ -14,7 +14,8 @@ from http.client import HTTPConnection
 from serverkit import found, free_port, wait_until
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # WebDriver §12.1: under this name an element travels
-BACKSPACE, TAB, ENTER, CONTROL, LEFT = "\ue003", "\ue004", "\ue007", "\ue009", "\ue012"  # WebDriver §17.4.2
+# WebDriver §17.4.2
+BACKSPACE, TAB, ENTER, CONTROL, LEFT = "\ue003", "\ue004", "\ue007", "\ue009", "\ue012"  # §17.4.2
 WINDOW = {"width": 1280, "height": 1000}
 
 
@@ -193,16 +194,15 @@ class Firefox(Browser):
     """Debian: firefox-esr. Its driver, geckodriver, is not in every Debian."""
 
     programs = ("firefox-esr", "geckodriver")
-    preferences = {
-        # no host but this machine: a proxy at a port where nothing listens
-        "network.proxy.type": 1, "network.proxy.http": "127.0.0.1", "network.proxy.http_port": 9,
-        "network.proxy.ssl": "127.0.0.1", "network.proxy.ssl_port": 9,
-        "network.proxy.no_proxies_on": "localhost,127.0.0.1,page.test", "network.dns.localDomains": "page.test",
-    }  # fmt: skip
 
     def capabilities(self):
-        options = {"binary": find("firefox-esr"), "args": ["-headless"], "prefs": self.preferences}
-        return {"moz:firefoxOptions": options}
+        # No host but this machine: a proxy at a port where nothing listens.
+        preferences = {
+            "network.proxy.type": 1, "network.proxy.http": "127.0.0.1", "network.proxy.http_port": 9,
+            "network.proxy.ssl": "127.0.0.1", "network.proxy.ssl_port": 9,
+            "network.proxy.no_proxies_on": "localhost,127.0.0.1,page.test", "network.dns.localDomains": "page.test",
+        }  # fmt: skip
+        return {"moz:firefoxOptions": {"binary": find("firefox-esr"), "args": ["-headless"], "prefs": preferences}}
 
 
 class WebKit(Browser):
