@@ -680,7 +680,7 @@ class Accounts:
         return claims
 
     def explain(self, token: str, shift: int = 0) -> dict[str, Any]:
-        """Return what `minijwt.explain` says of an access token, `shift` seconds from now, with its own secret."""
+        """Return what `minijwt.explain` says of a token `shift` seconds from now, with the secret that signed it."""
         now, key = self._clock() + shift, signing_key(token, self._access_keys)
         report = minijwt.explain(token, key, now=now)
         if any(step["code"] == "immature" for step in report["steps"]):
@@ -3984,7 +3984,7 @@ li { padding: .25rem 0; border-top: 1px solid var(--line) }
   </div>
   <div class="row" id="attacks">Without the key, try to …</div>
   <p id="lesson" role="status"></p>
-  <label>What if it were <b id="when">now</b>? <input type="range" id="shift"></label>
+  <label>What if it were <b id="when">now</b>? <input type="range" id="shift" autocomplete="off"></label>
   <div id="parts">
     <div class="part" data-part="header">
       <h3><label for="header">Header</label> <small>which algorithm was used</small></h3>
@@ -4007,12 +4007,12 @@ li { padding: .25rem 0; border-top: 1px solid var(--line) }
 </section>
 <section>
   <h2>Why two tokens, and why neither in localStorage</h2>
-  <p>The <b>access token</b> comes to this script, which keeps it in a variable. The server checks it without looking
-    anything up: that is fast, but nothing can end it early, so it lives for minutes. The <b>refresh token</b> lives for
-    a day and brings new access tokens: the server looks its session up each time, and can have ended it. It comes in an
-    HttpOnly cookie, which the browser sends and no script can read. Any script of a page, a smuggled one too, can read
-    localStorage and send it away. From a variable and such a cookie, it cannot take the session home: it can only act
-    while the page is open.</p>
+  <p>The <b>access token</b> comes to this script, which keeps it in a variable, gone with the page. The server checks
+    it without looking anything up: that is fast, but nothing can end it early, so it lives for minutes. The <b>refresh
+    token</b> lives for a day and brings new access tokens: the server looks its session up each time, and can have
+    ended it. It comes in an HttpOnly cookie, which the browser sends and no script can read. A smuggled script could
+    read all of localStorage and send it away. From this page it can get an access token, which is good for minutes, but
+    never the refresh token.</p>
 </section>
 </main>
 
@@ -4286,7 +4286,7 @@ document.addEventListener("focusin", event => light(event.target.closest("[data-
 onresize = () => show($("token").value, document.activeElement.id);
 onfocus = () => judge(0);  // another tab, a restart or a sleep: much may have happened
 setInterval(tick, TICK_MS);
-if (history.state?.signedIn) inTurn(refresh, "After the reload");
+if (history.state?.signedIn) { restore(); inTurn(refresh, "After the reload"); }
 </script>
 """
 

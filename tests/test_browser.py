@@ -308,9 +308,13 @@ def test_a_refused_refresh_keeps_the_token_that_is_still_good(browser, visit):
 def test_a_reload_continues_the_session_and_asks_nothing_without_one(browser, visit):
     with visit() as page:
         page.signed_in()
+        browser.script(SLIDE, 660)
+        page.failed()
         browser.command("POST", "/refresh")
         page.verdict("Good")
         page.has("log", "POST /refresh → 200 After the reload")
+        wait_until(lambda: page.read("verdict").startswith("✓ Good"))
+        assert page.read("when") == "now"
         browser.click("#logout")
         page.signed_out()
         assert {*page.paths()} == {"/", "/login", "/refresh", "/explain", "/me", "/logout"}

@@ -14,7 +14,6 @@ from http.client import HTTPConnection
 from serverkit import found, free_port, wait_until
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # WebDriver §12.1: under this name an element travels
-# WebDriver §17.4.2
 BACKSPACE, TAB, ENTER, CONTROL, LEFT = "\ue003", "\ue004", "\ue007", "\ue009", "\ue012"  # §17.4.2
 WINDOW = {"width": 1280, "height": 1000}
 
