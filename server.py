@@ -555,14 +555,10 @@ def login_name(username: str) -> str:
 
 
 def signing_key(token: str, keys: tuple[minijwt.Key, ...]) -> minijwt.Key:
-    """Return the one of `keys` that has signed `token`, else the last. Looks at the signature only, not at claims.
-
-    Raises DecodeError if the token has no signature to look at.
-    """
-    if len(keys) > 1:
-        signing_input, _, _, signature = minijwt.split(token)
+    """Return the one of `keys` that has signed `token`, else the last. Looks at the signature only, not at claims."""
     for key in keys[:-1]:
-        with suppress(minijwt.InvalidSignatureError):
+        with suppress(minijwt.InvalidTokenError):
+            signing_input, _, _, signature = minijwt.split(token)
             minijwt.check_signature(signing_input, signature, key)
             return key
     return keys[-1]
@@ -687,14 +683,15 @@ class Accounts:
             raise minijwt.InvalidTokenError("these are not the claims of an access token")
         return claims
 
-    def explain(self, token: str) -> dict[str, Any]:
-        """Return what `minijwt.explain` says of an access token, with the secret that has signed it."""
-        now, key = self._clock(), self._access_keys[-1]
-        with suppress(minijwt.InvalidTokenError):
-            key = signing_key(token, self._access_keys)
+    def explain(self, token: str, shift: int = 0) -> dict[str, Any]:
+        """Return what `minijwt.explain` says of a token `shift` seconds from now, with the secret that signed it.
+
+        As `whoami` does, it lets the clock of the signer be CLOCK_SECONDS ahead; it does not look for missing claims.
+        """
+        now, key = self._clock() + shift, signing_key(token, self._access_keys)
         report = minijwt.explain(token, key, now=now)
-        if any(step["code"] == "immature" for step in report["steps"]):
-            report = minijwt.explain(token, key, now=now + CLOCK_SECONDS)
+        if any(step["name"] == "iat" and step["code"] == "immature" for step in report["steps"]):
+            report = minijwt.explain(token, key, now=now, leeway=CLOCK_SECONDS)
         return report
 
     def _tokens(self, claims: dict[str, Any], sid: str, now: int, keep: bool = False) -> Tokens:
@@ -1463,8 +1460,10 @@ def get_me(app: App, request: Request) -> Response:
 
 
 def get_explain(app: App, request: Request) -> Response:
-    """GET /explain: how the access token fares, check by check. Good or not, the answer is 200."""
-    return json_response(200, app.accounts.explain(bearer_token(request)))
+    """GET /explain: how the access token fares, check by check, Explain-Shift seconds from now. Good or not: 200."""
+    if not (shift := re.fullmatch(rb"-?[0-9]{1,9}", request.fields.get(b"explain-shift", b"0"))):
+        raise HTTPError(400, "bad_shift", "Explain-Shift is a whole number of seconds, nine digits at most.")
+    return json_response(200, app.accounts.explain(bearer_token(request), int(shift[0])))
 
 
 # ---- Routes ----------------------------------------------------------------------------------------------
@@ -3895,26 +3894,21 @@ PAGE = r"""<!doctype html>
 <style>
 /* Each part of a token has its hue, wherever it shows up: in the token, decoded, and among the checks. */
 :root {
-  color-scheme: light dark;
-  --paper: #faf9f6; --card: #fff; --ink: #1d1d22; --faint: #62626b; --line: #dcdad4; --good: #17692c; --bad: #b3191b;
-  --header: #964300; --payload: #8a1c84; --signature: #005c99;
+  color-scheme: light dark; --paper: light-dark(#faf9f6, #131418); --card: light-dark(#fff, #1c1e24);
+  --ink: light-dark(#1d1d22, #e9e9ee); --faint: light-dark(#62626b, #a0a2ad); --line: light-dark(#dcdad4, #383b45);
+  --good: light-dark(#17692c, #7fd695); --bad: light-dark(#b3191b, #ff8a85);
 }
-@media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #131418; --card: #1c1e24; --ink: #e9e9ee; --faint: #a0a2ad; --line: #383b45; --good: #7fd695;
-    --bad: #ff8a85; --header: #ffb066; --payload: #f09be6; --signature: #7cc4ff;
-  }
-}
-[data-part=header] { --hue: var(--header) }
-[data-part=payload] { --hue: var(--payload) }
-[data-part=signature] { --hue: var(--signature) }
+[data-part=header] { --hue: light-dark(#964300, #ffb066) }
+[data-part=payload] { --hue: light-dark(#8a1c84, #f09be6) }
+[data-part=signature] { --hue: light-dark(#005c99, #7cc4ff) }
 [data-lit=header] [data-part=header], [data-lit=payload] [data-part=payload],
 [data-lit=signature] [data-part=signature] { background: color-mix(in srgb, var(--hue) 14%, var(--card)) }
-[data-session=on] #login, [data-session=off] :is(#session, main), #notice:empty { display: none }
+[data-session=on] #login, [data-session=off] #session, [data-token=off] .token, p:empty { display: none }
 
 * { box-sizing: border-box; margin: 0 }
-body { max-width: 74rem; margin: auto; padding: 1.5rem clamp(1rem, 3vw, 2rem) 3rem }
-body { background: var(--paper); color: var(--ink); font: 1rem/1.5 system-ui, sans-serif }
+html { scroll-padding-top: 12rem }  /* what has the focus is not behind the verdict */
+body { max-width: 74rem; margin: auto; padding: 1.5rem clamp(1rem, 3vw, 2rem) 3rem; background: var(--paper) }
+body { color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
 h1 { font-size: 1.5rem; line-height: 1.25 }
 h2, h3 { font-size: 1rem }
 small, .note { color: var(--faint); font-size: .875rem; font-weight: normal }
@@ -3922,122 +3916,121 @@ section, form { margin-top: 1rem; padding: 1rem 1.25rem; border: 1px solid var(-
 section, form, input, textarea, button { border-radius: .5rem }
 #notice { margin-top: 1rem; padding: 0 1.25rem; border-left: .25rem solid var(--bad) }
 input, textarea, button { padding: .4rem .75rem; border: 1px solid var(--faint); background: none; color: inherit }
-input, textarea, button { font: inherit }
-input[name], progress, .part textarea { display: block; width: 100% }
-input::placeholder { color: var(--faint); font-size: .8125rem; opacity: 1 }
-button { cursor: pointer }
-button:disabled { border-color: var(--line); color: var(--faint); cursor: default }
+input, textarea, button { font: inherit; resize: none; overflow: hidden }
+input[name], progress, .part textarea, #shift { display: block; width: 100% }
 button[type=submit] { background: var(--ink); color: var(--card) }
-progress { height: .5rem; accent-color: var(--signature) }
-:focus-visible { outline: 3px solid var(--signature); outline-offset: 2px }
-h2:focus { outline: none }
+:focus-visible { outline: 3px solid var(--ink); outline-offset: 2px }
 
 form, .row { display: flex; flex-wrap: wrap; gap: .75rem 1.25rem; align-items: end }
 .row { align-items: center }
-form > p { flex: 1 0 100% }
-form > label { flex: 1 1 16rem }
-.row > :is(p, label:first-of-type) { flex: 1 1 18rem }
-@media (max-width: 30rem) { form > label, .row > :is(h2, label) { flex: 1 0 100% } }
+form > label { flex: 1 1 12rem }
+.row > :is(.note, label:first-of-type) { flex: 1 1 18rem }
+#attacks, #lesson { gap: .5rem; margin: .75rem 0 }
 
 /* The token is a field with transparent letters; beneath it stand the same letters, coloured. */
-code, pre, textarea, #bytes { font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace }
+code, pre, textarea, #bytes, #wire { font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace }
 .stack { display: grid; margin: .5rem 0; font-size: 1.125rem }
-.stack > * { grid-area: 1 / 1; padding: .75rem; border: 1px solid var(--faint); resize: none; overflow: hidden }
+.stack > * { grid-area: 1 / 1; padding: .75rem; border: 1px solid transparent; font-size: inherit }
 .stack > * { white-space: pre-wrap; line-break: anywhere; overflow-wrap: anywhere }
-.stack > pre { border-color: transparent; font-size: inherit }
-.stack > textarea { color: transparent; caret-color: var(--ink) }
+.stack > textarea { border-color: var(--faint); color: transparent; caret-color: var(--ink); forced-color-adjust: none }
 .stack > textarea::selection { background: var(--ink); color: var(--card) }
-@media (forced-colors: active) { .stack > pre { visibility: hidden } }
 mark { background: var(--bad); color: var(--card) }
-code > span, pre > span, .part :is(h3, textarea, #bytes) { color: var(--hue) }
+code > span, pre > span, #trace b, .part :is(h3, textarea, #bytes) { color: var(--hue) }
 
 #parts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr)); gap: 1rem }
 .part { margin-top: .5rem; padding: .5rem .75rem; border-left: .25rem solid var(--hue) }
-.part textarea { margin: .25rem 0; border-color: var(--line); resize: vertical }
-#bytes { padding: .4rem 0; overflow-wrap: anywhere }
 #times { white-space: pre-line }
+.part textarea, #bytes { margin: .25rem 0; border-color: var(--line) }
 
-ol { margin-top: .5rem; padding: 0; list-style: none; font-size: .9375rem }
+#judgement { position: sticky; top: 0; z-index: 1; min-height: max(5.25rem, 13.5rem - 10vw); padding: .5rem 1.25rem }
+#judgement, #trace .failed { border-left: .25rem solid var(--bad) }
+#judgement.passed { border-left-color: var(--good) }
+ol { padding: 0; list-style: none; font-size: .9375rem }
 li { padding: .25rem 0; border-top: 1px solid var(--line) }
+#log { max-height: 8.75rem; overflow: auto }
 #trace li { display: grid; grid-template-columns: 1rem 1fr auto; gap: 0 .75rem; padding-inline: .75rem }
 #trace li { border-left: .25rem solid var(--hue, var(--line)) }
-#trace b { color: var(--hue) }
 #trace li > :nth-child(n + 4) { grid-column: 2 / -1 }
 #trace :is(.skipped, .skipped b, li > :nth-child(3)) { color: var(--faint); font-weight: normal }
-#trace .failed { border-left-color: var(--bad); background: color-mix(in srgb, var(--bad) 12%, var(--card)) }
-#verdict, .failed > :last-child { font-weight: bold }
-p.passed, .passed > :first-child { color: var(--good) }
-p.failed, #trace .failed > :is(b, :first-child, :last-child) { color: var(--bad) }
+#trace .failed { background: color-mix(in srgb, var(--bad) 12%, var(--card)) }
+.passed > :first-child { color: var(--good); font-weight: bold }
+.failed > #verdict, #trace .failed > :is(b, :first-child, :last-child) { color: var(--bad); font-weight: bold }
 @media (min-width: 60rem) {
   #trace li { grid-template-columns: 1rem 5.5rem 8rem 1fr 15.5rem }
   #trace li > :nth-child(n + 4) { grid-column: auto }
 }
 </style>
 
-<body data-session="off">
+<body data-session="off" data-token="off">
 <header>
   <h1>A JSON Web Token, taken apart</h1>
   <p><code><span data-part="header">header</span>.<span data-part="payload">payload</span>.<span
-    data-part="signature">signature</span></code> <span class="note">signed, not secret: without the key it can
-    be read and changed, but only with the key can a change be signed</span></p>
+    data-part="signature">signature</span></code> <span class="note">signed, not secret: every reader can decode
+    and change it, but only a holder of the key can sign the change</span></p>
 </header>
+<main>
 <noscript>All of this is done by a script.</noscript>
 <p id="notice" role="alert"></p>
 <form id="login">
-  <p>Signing in brings two tokens. The <b>access token</b> comes to this script, which keeps it in a variable and shows
-    it. The <b>refresh token</b> comes in an HttpOnly cookie: the browser keeps it and sends it, no script sees it.</p>
-  <label>User name <input name="username" placeholder="demo: admin" autocomplete="username" autocapitalize="none"
-    required></label>
-  <label>Password <input name="password" placeholder="admin123, while there is no other user" type="password"
-    autocomplete="current-password" required></label>
-  <button type="submit">Sign in</button>
+  <label>User name <input name="username" autocomplete="username" autocapitalize="none" required></label>
+  <label>Password <input name="password" type="password" autocomplete="current-password" required></label>
+  <button type="submit">Sign in</button> <button type="button" id="demo">Sign in as the demo user</button>
   <button type="button" id="resume">Continue an earlier session</button>
 </form>
 <section id="session" class="row">
   <h2 id="who" tabindex="-1"></h2>
   <label><span id="countdown"></span> <progress id="left"></progress></label>
   <label><input type="checkbox" id="automatic" checked> refresh before that</label>
-  <button id="refresh">Refresh now</button>
-  <button id="logout">Log out</button>
+  <button id="refresh">Refresh now</button> <button id="logout">Log out</button>
 </section>
 <section role="log" aria-labelledby="happened">
   <h2 id="happened">What just happened</h2>
-  <ol id="log" role="list"><li><b>GET / → 200</b> This page, and nothing else from anywhere.</li></ol>
+  <ol id="log" role="list" tabindex="0"><li><b>GET / → 200</b> This page, and nothing else from anywhere.</li></ol>
 </section>
-<main>
-  <section>
-    <h2><label for="token">The access token</label></h2>
-    <div class="stack">
-      <pre id="mirror" aria-hidden="true"></pre>
-      <textarea id="token" maxlength="8000" spellcheck="false" autocomplete="off" autocapitalize="off"></textarea>
+<section id="judgement" class="token"><p id="verdict" role="status"></p><p id="wire" class="note"></p></section>
+<section class="token">
+  <h2><label for="token">The access token</label></h2>
+  <div class="stack">
+    <pre id="mirror" aria-hidden="true"></pre>
+    <textarea id="token" spellcheck="false" autocomplete="off" autocapitalize="off"></textarea>
+  </div>
+  <div class="row">
+    <p class="note">Change any character, here or in what it says, or paste another token. A changed header or claim is
+      encoded again, which takes no key: it is only base64url. The signature stays, and does not fit any more.</p>
+    <button id="restore">Restore</button>
+  </div>
+  <div class="row" id="attacks">Without the key, try to …</div>
+  <p id="lesson" role="status"></p>
+  <label>What if it were <b id="when">now</b>? <input type="range" id="shift" autocomplete="off"></label>
+  <div id="parts">
+    <div class="part" data-part="header">
+      <h3><label for="header">Header</label> <small>which algorithm was used</small></h3>
+      <textarea id="header" spellcheck="false"></textarea>
     </div>
-    <div class="row">
-      <p class="note">Change any character, here or in what it says. A changed header or claim is encoded again,
-        which takes no secret: it is only base64url. The signature stays what it was, and does not fit any more.</p>
-      <button id="restore">Restore</button>
+    <div class="part" data-part="payload">
+      <h3><label for="payload">Claims</label> <small>what it says</small></h3>
+      <textarea id="payload" spellcheck="false" aria-describedby="times"></textarea>
+      <p class="note" id="times"></p>
     </div>
-    <div id="parts">
-      <div class="part" data-part="header">
-        <h3><label for="header">Header</label> <small>which algorithm was used</small></h3>
-        <textarea id="header" maxlength="8000" spellcheck="false"></textarea>
-      </div>
-      <div class="part" data-part="payload">
-        <h3><label for="payload">Claims</label> <small>what it says</small></h3>
-        <textarea id="payload" maxlength="8000" spellcheck="false" aria-describedby="times"></textarea>
-        <p class="note" id="times"></p>
-      </div>
-      <div class="part" data-part="signature">
-        <h3>Signature <small>who says it</small></h3>
-        <p id="bytes"></p>
-        <p class="note">HMAC-SHA256 of all that stands before it, with a key that only the server has</p>
-      </div>
+    <div class="part" data-part="signature">
+      <h3>Signature <small>who says it: HMAC-SHA256 of all before it, with a key that only the server has</small></h3>
+      <p id="bytes"></p>
     </div>
-  </section>
-  <section>
-    <h2>What the server checks, one after the other</h2>
-    <p id="verdict" role="status"></p>
-    <ol id="trace" role="list"></ol>
-  </section>
+  </div>
+</section>
+<section class="token">
+  <h2>What the server checks, one after the other</h2>
+  <ol id="trace" role="list"></ol>
+</section>
+<section>
+  <h2>Why two tokens, and why neither in localStorage</h2>
+  <p>The <b>access token</b> comes to this script, which keeps it in a variable, gone with the page. The server checks
+    it without looking anything up: that is fast, but nothing can end it early, so it lives for minutes. The <b>refresh
+    token</b> lives for a day and brings new access tokens: the server looks its session up each time, and can have
+    ended it. It comes in an HttpOnly cookie, which the browser sends and no script can read. A smuggled script could
+    read all of localStorage and send it away. From this page it can get an access token, which is good for minutes, but
+    never the refresh token.</p>
+</section>
 </main>
 
 <script>
@@ -4046,38 +4039,68 @@ p.failed, #trace .failed > :is(b, :first-child, :last-child) { color: var(--bad)
 // segment: the text of a part. All that is shown goes into the page as text, never as HTML.
 const PARTS = ["header", "payload", "signature"];
 const PART_OF = {shape: "", header: "header", algorithm: "header", signature: "signature"};  // of a check; else payload
-const EDIT_MS = 150, TICK_MS = 250, RETRY_MS = 10_000;  // after the last key; of the countdown; after a failed refresh
-const leadSeconds = lifetime => Math.min(30, lifetime / 5);  // how long before its end a token is refreshed
-const NO_COOKIE = "The browser has not kept the refresh token, most likely because its cookie is marked Secure and"
-  + " this page came over plain HTTP, where browsers allow that on localhost at most. Set TLS_CERT and TLS_KEY; on a"
-  + " server that only its own machine can reach, COOKIE_SECURE=off and COOKIE_SAMESITE=Lax will do. Until the access"
-  + " token expires, all else works.";
+const UNUSED = ["iss", "sub", "aud", "jti"];  // claims that this server does not write: shown only when checked
+const MAX_CHARS = 9000;  // of a token: a server takes 8 KB of a header field
+const EDIT_MS = 150, TICK_MS = 250, RETRY_MS = 3000;  // after the last key; of the countdown; after a failure
+const REFUSED = [401, 406];  // the one or the other, as UNAUTHORIZED_STATUS says
+const NO_COOKIE = "The browser has not kept the refresh token: over plain HTTP it may drop a Secure cookie, Safari even"
+  + " at localhost. Set TLS_CERT and TLS_KEY; or, where only this machine can reach the server, COOKIE_SECURE=off and"
+  + " COOKIE_SAMESITE=Lax.";
+const NO_DEMO = ": the demo user is there only while the server has no other user, and only at localhost";
 
 let issued = "";  // the last access token: in this variable and in no storage, so that a reload forgets it
-let ahead = 0;  // milliseconds by which the server's clock is ahead of ours
+let original = "";  // the token that an edit began with: what differs is marked
+let epoch = Date.now() - performance.now();  // when the page was opened, by the server's clock: ours can be set
 let notBefore = 0;  // milliseconds, by the server's clock: until then no refresh by itself, whatever the clocks say
-let expired = false, edits = 0, traces = 0, queue = Promise.resolve();
+let down = false, timer = 0, traces = 0, queue = Promise.resolve();
 const $ = id => document.getElementById(id);
-const inTurn = task => queue = queue.then(task, task);  // one POST after the other: no refresh overtakes a logout
+const inTurn = (task, ...given) => queue = queue.finally(() => task(...given));  // no refresh overtakes a logout
 const notify = sentence => $("notice").textContent = sentence;
 const light = part => document.body.dataset.lit = part ?? "";
+const signedIn = () => document.body.dataset.session === "on";
+const now = () => epoch + performance.now();
+const judge = wait => { clearTimeout(timer); timer = setTimeout(trace, wait); };
 
 // A token in pieces
 const binary = text => String.fromCharCode(...new TextEncoder().encode(text));  // a character for each byte of UTF-8
-const segmentOf = text => btoa(binary(text)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "");
-const bytesOf = (segment = "") => {  // forgives what the server must not: one token, one spelling
-  try {
-    return Uint8Array.from(atob(segment.replace(/-/g, "+").replace(/_/g, "/")), char => char.charCodeAt(0));
-  } catch { return new Uint8Array(); }
-};
+const segmentOf = bytes => btoa(bytes).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "");
+// Lenient, as a server must not be: one token, one spelling
+const atobOf = segment => { try { return atob(segment.replace(/-/g, "+").replace(/_/g, "/")); } catch { return ""; } };
+const bytesOf = (segment = "") => Uint8Array.from(atobOf(segment), char => char.charCodeAt(0));
 const textOf = segment => new TextDecoder("utf-8", {ignoreBOM: true}).decode(bytesOf(segment));
 const parsed = json => { try { return Object(JSON.parse(json)); } catch { return {}; } };
 const compact = json => json.replace(/("(?:[^"\\]|\\.)*")|\s+/g, "$1");  // no white space but within strings
-const pretty = json => {  // unless that would show something else than what is signed
-  const text = JSON.stringify(parsed(json), null, 2);
-  return compact(text) === json ? text : json;
-};
+// Indented, unless that would show something else than what is signed
+const pretty = (json, text = JSON.stringify(parsed(json), null, 2)) => compact(text) === json ? text : json;
 const claimsOf = token => parsed(textOf(token.split(".")[1]));
+const changed = (segment, members) => segmentOf(binary(JSON.stringify({...parsed(textOf(segment)), ...members})));
+async function sign(text, secret) {  // HMAC-SHA256, as the server does it
+  const [key, input] = [secret, text].map(each => new TextEncoder().encode(each));
+  const hmac = await crypto.subtle.importKey("raw", key, {name: "HMAC", hash: "SHA-256"}, false, ["sign"]);
+  return segmentOf(String.fromCharCode(...new Uint8Array(await crypto.subtle.sign("HMAC", hmac, input))));
+}
+
+// What a thief of a token can try without the key: from its header, payload and signature to others, and the lesson
+const GUESSES = ["secret", "password", "123456", "changeme", "admin123", "jwt-secret", "your-256-bit-secret"];
+const ATTACKS = {
+  "be root": (h, p, s) => [[h, changed(p, {username: "root"}), s],
+    "The claims say root. The signature is still that of the old claims, and a new one takes the key."],
+  "live a year": (h, p, s) => [[h, changed(p, {exp: claimsOf(issued).iat + 31536000}), s],
+    "The signature covers every claim: the end cannot be moved either."],
+  "sign nothing": (h, p) => [[changed(h, {alg: "none"}), changed(p, {username: "root"}), ""],
+    "The header asks for no check. Its sender wrote it, so the server never lets it choose the algorithm."],
+  "guess the key": async (h, p, s) => {
+    if (!crypto.subtle) return [[h, p, s], "Your browser computes HMACs only over HTTPS and at localhost."];
+    const made = await Promise.all(GUESSES.map(guess => sign(`${h}.${p}`, guess)));
+    const key = GUESSES[made.indexOf(s)], forged = `${h}.${changed(p, {username: "root"})}`;
+    return [[forged, await sign(forged, key ?? GUESSES[0])], key ? `It is “${key}”, found without asking the server.`
+      : `None of ${GUESSES.length} popular keys made the signature. “${GUESSES[0]}” made the new one, in vain.`];
+  },
+  "use it after logout": async (...segments) => [(await logout(), segments),
+    "The session has ended. The access token is good all the same until it expires: so it lives for minutes only."],
+  "steal it": (...segments) => [segments,
+    "A copy is as good as the original, without password or cookie. So tokens live for minutes, and travel over TLS."],
+};
 
 // What is shown
 function element(name, properties, ...children) {
@@ -4086,162 +4109,201 @@ function element(name, properties, ...children) {
   return made;
 }
 
-function painted(segment, original = "", part = "") {  // what is not as it was issued gets a mark
-  const letters = Array.from(segment, (letter, at) => letter === original[at] ? letter : element("mark", {}, letter));
-  const span = element("span", {}, ...letters);
+function painted(segment, before = "", part = "") {  // what is not as it was gets a mark
+  const paint = (letter, at) => letter === before[at] ? letter : element("mark", {}, letter);
+  const span = element("span", {}, ...(segment.length > MAX_CHARS ? [segment] : Array.from(segment, paint)));
   span.dataset.part = part;
   return span;
 }
 
 function show(token, edited) {  // in every field but the one that is being edited
-  const segments = token.split("."), originals = issued.split("."), claims = claimsOf(token);
+  const segments = token.split("."), originals = original.split("."), claims = claimsOf(token);
   const spans = segments.flatMap((segment, i) => [".", painted(segment, originals[i], PARTS[i])]);
   $("mirror").replaceChildren(...spans.slice(1));
   $("token").value = token;
   for (const [i, part] of ["header", "payload"].entries()) {
     if (edited !== part) $(part).value = pretty(textOf(segments[i]));
-    $(part).rows = $(part).value.split("\n").length;
+    $(part).style.height = 0;
+    $(part).style.height = `${$(part).scrollHeight + 2}px`;  // as high as its text, wrapped lines too, and its border
   }
   const times = ["iat", "exp"].filter(name => Number.isFinite(claims[name]));
   $("times").textContent = times.map(name => `${name}: ${new Date(claims[name] * 1000).toLocaleString()}`).join("\n");
   $("bytes").textContent = Array.from(bytesOf(segments[2]), byte => byte.toString(16).padStart(2, "0")).join(" ");
-  $("restore").disabled = token === issued;
 }
 
-function edit(token, edited) {
+function edit(token, edited, lesson = "") {
   show(token, edited);
-  clearTimeout(edits);
-  edits = setTimeout(trace, EDIT_MS);
+  $("lesson").textContent = lesson;
+  judge(EDIT_MS);
 }
 
-function happened(request, answer, sentence) {
-  const seen = element("code", {}, `document.cookie = ${JSON.stringify(document.cookie)}`);
-  const what = element("b", {}, `${request} → ${answer.status}`);
-  $("log").prepend(element("li", {}, what, ` ${sentence} This script sees `, seen));  // HttpOnly: not the token
-  while ($("log").children.length > 3) $("log").lastChild.remove();
+const restore = () => { shift(0); edit(original = issued); };
+
+function shift(seconds) {  // what if it were later, or earlier?
+  const minutes = `${+(Math.abs(seconds) / 60).toFixed(1)} min ${seconds < 0 ? "earlier" : "later"}`;
+  $("shift").value = seconds;
+  $("shift").ariaValueText = $("when").textContent = seconds ? minutes : "now";
+  judge(EDIT_MS);
 }
 
 function row({name, section, demand, ok, found}) {  // ok is null for what was not checked, or not reached
   const [state, sign] = {true: ["passed", "✓"], false: ["failed", "✗"]}[ok] ?? ["skipped", "–"];
-  const texts = [section, demand, found].map(text => element("span", {}, text));
-  const mark = element("span", {role: "img", ariaLabel: state}, sign);
-  const item = element("li", {className: state}, mark, element("b", {}, name), ...texts);
+  const cells = [section, demand, found].map(text => element("span", {}, text));
+  const item = element("li", {className: state}, element("span", {role: "img", ariaLabel: state}, sign),
+    element("b", {}, name), ...cells);
   item.dataset.part = PART_OF[name] ?? "payload";
   return item;
 }
 
 // Talking to the server
 async function ask(method, path, options) {
-  try {
-    const response = await fetch(path, {method, credentials: "same-origin", ...options});
-    const body = parsed(await response.text()), wait = response.headers.get("Retry-After");
-    ahead = Date.parse(response.headers.get("Date")) - Date.now() || ahead;
-    const retry = wait ? `, try again in ${wait} seconds` : "", said = body.message ?? response.statusText;
-    return {status: response.status, body, reason: `${said} (${response.status}${retry})`};
-  } catch { return {status: "no answer", body: {}, reason: "The server does not answer."}; }
+  const response = await fetch(path, {method, credentials: "same-origin", ...options}).catch(() => null);
+  const field = name => response?.headers.get(name), text = await response?.text().catch(() => "") ?? "";
+  const body = parsed(text), status = response?.status ?? "no answer", wait = field("Retry-After");
+  const said = response ? body.message ?? "" : "The server does not answer.";
+  const reason = said + (wait ? ` (try again in ${wait} seconds)` : "");
+  const line = new Text(reason || `${text.slice(0, 32)}…`), request = `${method} ${path} → `;
+  const lines = Array.from($("log").children);
+  if (method === "GET") lines.find(each => each.textContent.startsWith(request))?.remove();  // one of each is enough
+  $("log").prepend(element("li", {}, element("b", {}, `${request}${status} `), line));
+  epoch = Date.parse(field("Date")) - performance.now() || epoch;
+  if (down !== (down = !response)) { notBefore = 0; notify(down ? said : "The server answers again."); }
+  return {status, body, reason, line, text: field("WWW-Authenticate") ?? text};
 }
 
+const bearer = (token, fields) => (  // and no cookie
+  {credentials: "omit", headers: {Authorization: `Bearer ${binary(token.slice(0, MAX_CHARS))}`, ...fields}});
+
 async function trace() {
-  const mine = ++traces;
-  const answer = await ask("GET", "/explain", {headers: {Authorization: `Bearer ${binary($("token").value)}`}});
+  const mine = ++traces, token = $("token").value, seconds = +$("shift").value;
+  if (!issued) return;
+  const answer = await ask("GET", "/explain", bearer(token, {"Explain-Shift": seconds}));
+  const {status, text} = seconds ? answer : await ask("GET", "/me", bearer(token));
   if (mine !== traces || !issued) return;  // a later one is on its way
-  const {valid, steps = []} = answer.body, failed = steps.find(step => step.ok === false);
-  $("trace").replaceChildren(...steps.map(row));
-  $("verdict").className = valid ? "passed" : "failed";
-  $("verdict").textContent = valid ? "✓ Good: written by a holder of the key, and in time."
-    : failed ? `✗ Refused at “${failed.name}” (${failed.section}): ${failed.found}.` : `No trace: ${answer.reason}`;
+  const {valid = false, steps = []} = answer.body, failed = steps.find(step => step.ok === false);
+  $("trace").replaceChildren(...steps.filter(({name, ok}) => ok !== null || !UNUSED.includes(name)).map(row));
+  $("judgement").className = `token ${valid ? "passed" : "failed"}`;
+  $("verdict").textContent = (seconds ? `${$("when").textContent}: ` : "")
+    + (valid ? "✓ Good: written by a holder of the key, and in time."
+      : failed ? `✗ Refused at “${failed.name}” (${failed.section}): ${failed.found}.`
+      : status === 431 ? "✗ Refused unread: too long for a header field of HTTP." : `No verdict: ${answer.reason}`)
+    + (failed?.name === "signature" && token === issued ? " The server was restarted with another key: refresh." : "");
+  $("wire").textContent = `GET ${seconds ? `/explain  Explain-Shift: ${seconds}` : "/me"}  Authorization: Bearer `
+    + `${token.slice(0, 3)}…${token.slice(-4)} → ${status} ${seconds ? `{"valid": ${valid}, …}` : text.slice(0, 90)}`;
 }
 
 function take(token) {
-  const edited = $("token").value !== issued;  // an edited token stays in sight until another one is asked for
-  const {username, iat, exp} = claimsOf(token);
+  const edited = $("token").value !== original;  // an edited token stays in sight until another one is asked for
+  const {username, iat, exp} = claimsOf(token), step = Math.max(4, Math.ceil((exp - iat) / 20));
   issued = token;
-  expired = false;
-  notBefore = Date.now() + ahead + 500 * (exp - iat);  // half its life
+  notBefore = now() + 500 * (exp - iat);  // half its life
   history.replaceState({signedIn: true}, "");  // no token: only that after a reload a refresh is worth a try
-  document.body.dataset.session = "on";
+  Object.assign(document.body.dataset, {session: "on", token: "on"});
+  Object.assign($("shift"), {min: -22 * step, max: 22 * step, step});  // beyond both ends of its life
   $("who").textContent = `Signed in as ${username}`;
-  show(edited ? $("token").value : token, edited && document.activeElement.id);
+  if (!edited) show(original = token);
   tick();
-  trace();
+  judge(0);
 }
 
-function forget(sentence) {
-  issued = "";
-  show("");
-  history.replaceState(null, "");
+function end(sentence) {  // the session, of which the access token knows nothing
+  const lost = $("session").contains(document.activeElement);  // the focus
   document.body.dataset.session = "off";
+  if (lost) $("login").username.focus();
+  history.replaceState(null, "");
   notify(sentence);
-  $("login").username.focus();
 }
 
-async function login() {
-  const answer = await ask("POST", "/login", {body: new URLSearchParams(new FormData($("login")))});
-  if (answer.status !== 200) return notify(answer.reason);
+async function login(form, hint = "") {
+  if (signedIn()) return;  // a double click
+  const answer = await ask("POST", "/login", {body: new URLSearchParams(form)}), {status, reason, body} = answer;
+  if (status !== 200) return notify(reason + (REFUSED.includes(status) ? hint : ""));
+  answer.line.data = "An access token in the answer, a refresh token in a cookie.";
   $("login").reset();
-  happened("POST /login", answer, "An access token in the answer, a refresh token in a cookie.");
   notify("");
-  take(answer.body.accessToken);
+  restore();
+  take(body.accessToken);
   $("who").focus();
   if (location.protocol === "http:") await refresh("To try the cookie", NO_COOKIE);
 }
 
 async function refresh(why, refusal) {  // refusal: what to say if it is refused right after signing in
-  const answer = await ask("POST", "/refresh");
-  const good = answer.status === 200, refused = [401, 406].includes(answer.status);  // a setting of the server
-  happened("POST /refresh", answer, `${why}: ${good ? "the browser sent the cookie, here is a new access token."
-    : refused ? "there was no cookie, or its session has ended." : answer.reason}`);
-  if (refused && !refusal) return forget("There is no refresh token, or its session has ended: sign in.");
-  notify(good ? "" : refused ? refusal : answer.reason);
-  if (good) take(answer.body.accessToken);
+  const answer = await ask("POST", "/refresh"), token = answer.body.accessToken, before = claimsOf(issued);
+  if (token) {
+    const {username} = claimsOf(token), other = before.username && username !== before.username;
+    const brought = token === issued ? "the same access token: no second has passed" : "a new access token";
+    answer.line.data = `${why}: the browser sent the cookie, which brought ${brought}. `
+      + `This script sees document.cookie = ${JSON.stringify(document.cookie)}.`;
+    notify(other ? `You are ${username} now, not ${before.username}: all tabs share one cookie.` : "");
+    take(token);
+  } else if (REFUSED.includes(answer.status)) {
+    answer.line.data = `${why}: there was no cookie, or its session has ended.`;
+    if (refusal) return notify(refusal);
+    const good = issued && (await ask("GET", "/me", bearer(issued))).status === 200;
+    const until = good ? ` The access token is good until ${new Date(before.exp * 1000).toLocaleTimeString()}.` : "";
+    end(`There is no refresh token, or its session has ended: sign in.${until}`);
+  } else notify(answer.reason);
 }
 
-async function logout() {
+async function logout(forgets) {
   const answer = await ask("POST", "/logout");
   if (answer.status !== 204) return notify(answer.reason);
-  happened("POST /logout", answer, "The session has ended, and the cookie is deleted.");
-  forget("This page has forgotten the access token. A copy of it is good until it expires.");
+  answer.line.data = "The session has ended, and the cookie is deleted.";
+  end("Logged out. A copy of the access token is good until it expires.");
+  if (forgets) { issued = ""; restore(); document.body.dataset.token = "off"; }
 }
 
 function tick() {
-  if (!issued) return;
-  const {iat, exp} = claimsOf(issued), now = Date.now() + ahead, left = exp - now / 1000;
-  const seconds = Math.max(0, Math.ceil(left));
-  const time = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
-  $("countdown").textContent = seconds ? `expires in ${time}` : "has expired";
-  $("left").value = Math.max(0, left / (exp - iat));
-  if ($("automatic").checked && left < leadSeconds(exp - iat) && now >= notBefore) {
-    notBefore = now + RETRY_MS;
-    inTurn(() => issued && refresh("In time, by itself"));
+  const {iat, exp} = claimsOf(issued), left = exp - now() / 1000, seconds = Math.max(0, Math.ceil(left));
+  const time = `expires in ${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+  const text = !seconds ? "has expired" : left < exp - iat + 31 ? time : "is not good yet: the clock was set back";
+  if (!seconds && text !== $("countdown").textContent) judge(0);
+  $("countdown").textContent = text;
+  $("left").value = Math.max(0, left / (exp - iat)) || 0;
+  const due = signedIn() && $("automatic").checked && left < Math.min(30, (exp - iat) / 5);
+  if ((due || down) && now() >= notBefore) {
+    notBefore = now() + RETRY_MS;
+    inTurn(() => down ? ask("GET", "/").then(trace) : signedIn() && refresh("In time, by itself"));
   }
-  if (!seconds && !expired) trace();
-  expired = !seconds;
 }
 
 // What a person does
-$("login").onsubmit = event => { event.preventDefault(); inTurn(login); };
-$("resume").onclick = $("refresh").onclick = () => { show(issued); inTurn(() => refresh("By button")); };
-$("logout").onclick = () => inTurn(logout);
-$("restore").onclick = () => edit(issued);
-$("token").oninput = () => edit($("token").value.replace(/[\0- \x7f]/g, ""), "token");  // no header field holds these
+$("login").onsubmit = event => { event.preventDefault(); inTurn(login, new FormData($("login"))); };
+$("demo").onclick = () => inTurn(login, {username: "admin", password: "admin123"}, NO_DEMO);
+$("resume").onclick = $("refresh").onclick = () => { restore(); inTurn(refresh, "By button"); };
+$("logout").onclick = () => inTurn(logout, true);
+$("restore").onclick = restore;
+$("shift").oninput = () => shift(+$("shift").value);
+for (const [name, attack] of Object.entries(ATTACKS)) {
+  $("attacks").append(element("button", {onclick: () => inTurn(async () => {
+    restore();
+    const [segments, lesson] = await attack(...issued.split("."));
+    edit(segments.join("."), "", lesson);
+  })}, name));
+}
+$("token").oninput = () => {
+  const {value, selectionStart} = $("token"), cleaned = text => text.replace(/[\0- \x7f]/g, "");  // no header has these
+  edit(cleaned(value), "token");
+  $("token").selectionEnd = $("token").selectionStart = cleaned(value.slice(0, selectionStart)).length;
+};
+$("token").onpaste = event => {  // of `Bearer eyJ…`, of JSON or quotes around it: the token
+  const [found] = /[\w-]{4,}\.[\w-]{4,}\.[\w-]*/.exec(event.clipboardData.getData("text")) ?? [];
+  if (found) { event.preventDefault(); edit(found, "token"); }
+};
 for (const [i, part] of ["header", "payload"].entries()) {
   $(part).oninput = () => {
     const segments = $("token").value.split(".");
-    segments[i] = segmentOf(compact($(part).value));
+    segments[i] = segmentOf(binary(compact($(part).value)));
     edit(segments.join("."), part);
   };
 }
-document.onpointermove = event => {  // the coloured letters lie beneath the field
-  const under = document.elementsFromPoint(event.clientX, event.clientY).map(each => each.closest("[data-part]"));
-  light(under.find(Boolean)?.dataset.part);
-};
+document.onpointermove = event => light(  // the coloured letters lie beneath the field
+  document.elementsFromPoint(event.clientX, event.clientY).find(each => each.dataset.part)?.dataset.part);
 document.addEventListener("focusin", event => light(event.target.closest("[data-part]")?.dataset.part));
-document.addEventListener("selectionchange", () => {
-  const {id, value, selectionStart} = document.activeElement;
-  if (id === "token") light(PARTS[value.slice(0, selectionStart).split(".").length - 1]);
-});
+onresize = () => show($("token").value, document.activeElement.id);
+onfocus = () => judge(0);  // another tab, a restart or a sleep: much may have happened
 setInterval(tick, TICK_MS);
-if (history.state?.signedIn) inTurn(() => refresh("After the reload"));
+if (history.state?.signedIn) { restore(); inTurn(refresh, "After the reload"); }
 </script>
 """
 

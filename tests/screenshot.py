@@ -1,4 +1,4 @@
-"""Takes three pictures of the page at /, in dist/: a good token, a broken one, and a good one on a phone."""
+"""Takes pictures of the page at /, in dist/: each of its states, wide and light, and on a phone and dark."""
 
 import sys
 import time
@@ -7,37 +7,63 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 
 from serverkit import SCRATCH, TOP, Running, build, stores, wait_until
-from webdriver import ENTER, Browser, missing
+from webdriver import LEFT, Chromium
+
+ATTACK = """const buttons = Array.from(document.querySelectorAll("#attacks button"));
+    buttons.find(each => each.textContent === arguments[0]).click()"""
+SLIDE = "const shift = document.getElementById('shift'); shift.value = 660; shift.oninput()"
 
 
-def take(browser, port, directory):
-    browser.go(f"http://localhost:{port}/")
-    browser.type("[name=username]", "admin")
-    browser.type("[name=password]", "admin123", ENTER)
-    wait_until(lambda: "POST /refresh" in browser.read("#log") and "Good" in browser.read("#verdict"))
-    (directory / "page-light.png").write_bytes(browser.look(1280))
-    (directory / "page-phone.png").write_bytes(browser.look(390, scale=2))
-    browser.look(1280)
-    browser.script("payload.value = payload.value.replace('admin', 'admio'); payload.oninput()")
-    wait_until(lambda: "Refused" in browser.read("#verdict"))
-    (directory / "page-dark.png").write_bytes(browser.look(1280, "dark"))
+def states(browser):
+    """Bring the page from one state to the next; yield the name of each."""
+
+    def judged(text):
+        wait_until(lambda: text in browser.read("#verdict"))
+
+    yield "signed-out"
+    browser.click("#demo")
+    judged("Good")
+    wait_until(lambda: "To try the cookie" in browser.read("#log"))
+    yield "good"
+    browser.type("#payload", *[LEFT] * 2, "0")
+    judged("Refused")
+    yield "edited"
+    browser.script(ATTACK, "sign nothing")
+    judged("algorithm")
+    yield "attacked"
+    browser.click("#restore")
+    judged("Good")
+    browser.script(SLIDE)
+    judged("11 min later")
+    yield "later"
+    browser.click("#restore")
+    browser.command("DELETE", "/cookie")
+    browser.click("#refresh")
+    wait_until(lambda: "session has ended" in browser.read("#notice"))
+    judged("Good")
+    yield "refused"
 
 
 def main():
-    if missing():
-        print(f"screenshot: {missing()}", file=sys.stderr)
+    if Chromium.missing():
+        print(f"screenshot: {Chromium.missing()}", file=sys.stderr)
         return 1
     directory = TOP / "dist"
     directory.mkdir(exist_ok=True)
     with Running(build(time.time)) as running:
-        browser = Browser()
+        browser = Chromium()
         try:
-            take(browser, running.address[1], directory)
+            browser.go(f"http://localhost:{running.address[1]}/")
+            for state in states(browser):
+                for width, scheme, scale in ((1280, "light", 1), (390, "dark", 2)):
+                    picture = directory / f"page-{state}-{width}.png"
+                    picture.write_bytes(browser.look(width, scheme=scheme, scale=scale))
+                    print(picture.relative_to(TOP))
+                browser.look_away()
         finally:
             browser.close()
     stores.pop().close()
     SCRATCH.cleanup()
-    print(*sorted(path.relative_to(TOP) for path in directory.glob("page-*.png")), sep="\n")
     return 0
 
 

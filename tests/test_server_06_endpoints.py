@@ -374,6 +374,21 @@ def test_the_trace_is_what_minijwt_says():
     assert (failed["name"], failed["code"]) == ("exp", "expired")
 
 
+@pytest.mark.parametrize("iat", [None, -60, 0, 20, 30, 31])
+@pytest.mark.parametrize("exp", [None, 0, 1, 31, 60])
+def test_the_trace_and_me_agree_whatever_the_clocks(iat, exp):
+    times = {name: NOW + value for name, value in (("iat", iat), ("exp", exp)) if value is not None}
+    app, text = build(Clock(NOW)), minijwt.encode({"username": "admin", **times}, ACCESS)
+    report = body(explain(app, text))
+    status = server.respond(app, request("GET", "/me", authorization=f"Bearer {text}")).status
+    # A token that lacks a claim is fine, but is no access token; one that begins after its end is never made.
+    if None not in (iat, exp) and iat < exp:
+        assert report["valid"] is (status == 200)
+    if iat is None:
+        ahead = minijwt.encode({"username": "admin", "nbf": NOW + 20, **times}, ACCESS)
+        assert body(explain(app, ahead))["valid"] is False, "30 seconds are allowed on iat, and on nothing else"
+
+
 def test_a_token_of_the_old_secret_is_explained_with_that_secret():
     old, new = b"an old secret of more than 32 bytes", b"a new secret of more than 32 bytes"
     app = build(access_secrets=(new, old))

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import minijwt
 import pytest
 import server
-from serverkit import answers, build, raw, read_all
+from serverkit import ACCESS, NOW, answers, build, raw, read_all
 
 pytestmark = pytest.mark.usefixtures("memory")
 
@@ -122,6 +122,21 @@ class Attributes(HTMLParser):
         self.found += [(element, name, value or "") for name, value in attributes]
 
 
+def test_everything_is_in_a_landmark_and_there_is_one_main():
+    page = Attributes(server.PAGE)
+    assert page.elements.count("main") == page.elements.count("header") == 1
+    body = server.PAGE.partition("<body")[2].partition("<script>")[0]
+    outside = re.sub(r"<(header|main)>.*?</\1>", "", body, flags=re.DOTALL)
+    assert "<" not in outside
+
+
+def test_it_says_why_there_are_two_tokens_and_why_neither_is_in_local_storage():
+    _, _, reason = server.PAGE.partition("<h2>Why two tokens, and why neither in localStorage</h2>")
+    reason = reason.partition("</p>")[0]
+    for word in ("access token", "refresh token", "HttpOnly", "localStorage", "variable"):
+        assert word in reason
+
+
 def test_the_page_loads_nothing_and_has_no_code_in_attributes():
     page = Attributes(server.PAGE)
     assert not {"a", "base", "embed", "iframe", "img", "link", "object", "source", "svg", "video"} & {*page.elements}
@@ -134,17 +149,20 @@ def test_the_page_loads_nothing_and_has_no_code_in_attributes():
 def test_the_script_shows_text_and_keeps_no_token():
     for danger in ("HTML", "document.write", "eval(", "Function(", "setAttribute", "import(", "Worker", "WebSocket"):
         assert danger not in server.PAGE.partition("<script>")[2].replace("never as HTML", ""), danger
-    assert not re.search(r"(local|session)Storage|indexedDB|caches|cookieStore", server.PAGE)
+    script = server.PAGE.partition("<script>")[2]
+    assert not re.search(r"(local|session)Storage|indexedDB|caches|cookieStore", script)
     assert re.findall(r"fetch\((.*?)[,)]", server.PAGE) == ["path"]
     paths = set(re.findall(r'ask\("\w+", "(.*?)"', server.PAGE))
-    assert paths == {"/login", "/refresh", "/logout", "/explain"} < set(server.ROUTES)
+    assert paths == {"/", "/login", "/refresh", "/logout", "/explain", "/me"} < set(server.ROUTES)
 
 
 def test_the_page_speaks_of_the_steps_and_settings_that_there_are():
     names = {step["name"] for step in minijwt.explain("")["steps"]}
     (known,) = re.findall(r"PART_OF = \{(.*?)\}", server.PAGE)
     assert set(re.findall(r"(\w+): ", known)) <= names and "payload" in names
-    advice = set(re.findall("[A-Z]+_[A-Z]+", re.search(r"const NO_COOKIE = (.*?);\n\n", server.PAGE, re.DOTALL)[1]))
+    (unused,) = re.findall(r"UNUSED = \[(.*?)\]", server.PAGE)
+    assert set(re.findall(r'"(\w+)"', unused)) < names
+    advice = set(re.findall("[A-Z]+_[A-Z]+", re.search(r"const NO_COOKIE = (.*?);\n", server.PAGE, re.DOTALL)[1]))
     assert {"TLS_CERT", "COOKIE_SECURE"} <= advice <= set(server.VARIABLES)
     assert server.DEMO_USERNAME in server.PAGE and server.DEMO_PASSWORD in server.PAGE
 
@@ -168,13 +186,13 @@ def test_every_colour_is_readable_in_light_and_in_dark():
         low, high = sorted([luminance(one), luminance(other)])
         return (high + 0.05) / (low + 0.05)
 
-    themes = re.findall(r":root \{(.*?)\}", server.PAGE, re.DOTALL)
-    assert len(themes) == 2
-    for theme in themes:
-        color = {
-            name: [int(digits[at] * 2 if len(digits) == 3 else digits[2 * at : 2 * at + 2], 16) for at in range(3)]
-            for name, digits in re.findall(r"--(\w+): #(\w+)", theme)
-        }
+    def rgb(digits):
+        return [int(digits[at] * 2 if len(digits) == 3 else digits[2 * at : 2 * at + 2], 16) for at in range(3)]
+
+    colors = re.findall(r"--(\w+): light-dark\(#(\w+), #(\w+)\)", server.PAGE)
+    colors += re.findall(r"\[data-part=(\w+)\] \{ --hue: light-dark\(#(\w+), #(\w+)\) \}", server.PAGE)
+    for theme in (1, 2):
+        color = {each[0]: rgb(each[theme]) for each in colors}
         grounds = [color["paper"], color["card"]]
         for hue, share in (("header", 0.14), ("payload", 0.14), ("signature", 0.14), ("bad", 0.12)):
             assert f"var(--{hue if hue == 'bad' else 'hue'}) {share:.0%}" in server.PAGE
@@ -211,3 +229,41 @@ def test_a_token_too_long_for_a_header_is_not_explained():
     assert get(build(), "/explain", line).status == 200
     answer = get(build(), "/explain", line + "a" * 30)
     assert (answer.status, answer.json["code"]) == (431, "head_too_large")
+    (most,) = re.findall(r"MAX_CHARS = (\d+);", server.PAGE)
+    assert int(most) > server.MAX_LINE_BYTES, "and the page sends enough of it to be told so"
+
+
+# -- what if it were later?
+
+
+def explained(app, token, *shifts):
+    answer = get(app, "/explain", f"Authorization: Bearer {token}", *(f"Explain-Shift: {each}" for each in shifts))
+    return answer, [(step["name"], step["ok"]) for step in answer.json.get("steps", ()) if step["ok"] is not None]
+
+
+@pytest.mark.parametrize("shift, last", [
+    ("-660", ("iat", False)), ("-31", ("iat", False)), ("-30", ("exp", True)), ("0", ("exp", True)),
+    ("-0", ("exp", True)), ("599", ("exp", True)), ("600", ("exp", False)), ("999999999", ("exp", False)),
+])  # fmt: skip
+def test_at_another_time_another_claim_fails(shift, last):
+    app = build()
+    token = minijwt.encode({"username": "ann", "iat": NOW, "exp": NOW + 600}, ACCESS)
+    answer, checks = explained(app, token, shift)
+    assert (answer.status, checks[-1], answer.json["valid"]) == (200, last, last[1])
+    me = get(app, "/me", f"Authorization: Bearer {token}", f"Explain-Shift: {shift}")
+    assert me.status == 200, "nothing else moves"
+
+
+def test_the_signature_is_judged_before_the_time():
+    token = minijwt.encode({"username": "ann", "iat": NOW, "exp": NOW + 600}, b"another key of at least 32 bytes")
+    told = [explained(build(), token, *shifts)[0].json for shifts in ((), ("660",), ("-660",))]
+    assert told[0] == told[1] == told[2] and told[0]["steps"][3]["code"] == "invalid_signature"
+
+
+NO_SHIFTS = [("",), ("1.5",), ("+1",), ("1e9",), ("1234567890",), ("now",), ("--1",), ("1", "2"), ("\xb2",)]
+
+
+@pytest.mark.parametrize("shifts", NO_SHIFTS)
+def test_a_shift_that_is_no_number_of_seconds_is_refused(shifts):
+    answer, _ = explained(build(), "a.b.c", *shifts)
+    assert (answer.status, answer.json["code"]) == (400, "bad_shift")

@@ -234,7 +234,7 @@ def test_no_test_knows_a_private_name_of_the_two_files():
 
 def test_the_makefile_is_short_and_explains_every_target():
     text = (TOP / "Makefile").read_text("utf-8")
-    assert len(text.splitlines()) < 60
+    assert len(text.splitlines()) <= 60
     phony = re.search(r"\.PHONY: (.*)", text)[1].split()
     assert (
         set(phony)
