@@ -14,6 +14,11 @@ for name in [each for each in os.environ if each.startswith("PYTHON")]:
     del os.environ[name]
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("long") and not os.environ.get("LONG"):
+        pytest.skip("long: `make prove` runs it")
+
+
 @pytest.fixture(autouse=True)
 def no_open_store():
     yield

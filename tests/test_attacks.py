@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 import pytest
-from serverkit import LONG, TOP
+from serverkit import TOP
 
 ATTACKS = TOP / "tests" / "attacks"
 sys.path.insert(0, str(ATTACKS))
@@ -33,6 +33,8 @@ def line_of(attack):
     return (TOP / attack.edit.file).read_text("utf-8").splitlines()[copies.place_of(attack.edit) - 1]
 
 
+# The demo below does it in other processes, too.
+@pytest.mark.long
 @each_attack
 def test_the_twin_falls_and_this_server_holds(attack):
     twin, ours = book.perform(attack, sides.Twin), book.perform(attack, sides.Ours)
@@ -48,7 +50,7 @@ def test_the_line_is_found_once_and_without_it_the_file_is_still_a_program(attac
 
 
 @each_attack
-@pytest.mark.skipif(not LONG, reason="long: `make prove` runs it; `make attacks` is run below")
+@pytest.mark.long
 def test_without_its_line_this_server_falls_and_the_test_goes_red(attack):
     python = copies.python_with_pytest()
     with copies.copy(attack.edit) as directory:

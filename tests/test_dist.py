@@ -54,6 +54,7 @@ def test_the_same_sources_make_the_same_bytes_in_every_folder_zone_and_umask(tmp
     assert first == second
 
 
+@pytest.mark.long
 def test_and_with_the_oldest_and_the_newest_python(tmp_path):
     others = [file for file in pythons.interpreters().values() if str(file) != sys.executable]
     if not others:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from serverkit import TOP
+from serverkit import LONG, TOP
 from vectors import VECTORS
 
 EXERCISE = TOP / "tests" / "exercise"
@@ -125,7 +125,7 @@ def test_a_later_stage_starts_with_what_came_before_it(say, stage):
     assert any(f"Next {start}" in said for start in told(STAGES[stage - 1], "start"))
 
 
-@pytest.mark.parametrize("stage", [3, 6, 7])
+@pytest.mark.parametrize("stage", [3, 6, 7] if LONG else [6])
 def test_a_later_start_needs_only_the_names_from_there_on(say, stage):
     """And `decode`, which is supplied to stages 6 and 7, calls what is written there."""
     supplied = set(re.findall(r"\w+", " ".join(text for each in STAGES[: stage - 1] for text in told(each, "needs"))))
@@ -321,12 +321,14 @@ HOSTILE = {  # a file; what is said of it
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("source", HOSTILE, ids=range(len(HOSTILE)))
 def test_no_file_is_too_much_for_it(say, source):
     endless = "while" in source or "count" in source
     assert HOSTILE[source] in say(source, seconds=1 if endless else 20)
 
 
+@pytest.mark.long
 def test_it_needs_nothing_that_windows_lacks(say, tmp_path):
     """No such machine was at hand: what is missing there is taken away here, from its child processes too."""
     (tmp_path / "poorer").mkdir()

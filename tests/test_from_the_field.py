@@ -27,7 +27,7 @@ import pytest
 import pythons
 import server
 from serverkit import (
-    ACCESS, CHEAP, FORM, LOGIN, LONG, NOW, RAW_LOGIN, REFRESH, TOP, Clock, Process, Running, Timed, answers, body, build,
+    ACCESS, CHEAP, FORM, LOGIN, NOW, RAW_LOGIN, REFRESH, TOP, Clock, Process, Running, Timed, answers, body, build,
     cookie_of, found, free_port, in_front, login, post, raw, read_all, request, settings, wait_until,
 )  # fmt: skip
 from sessionkit import (
@@ -988,7 +988,7 @@ def haproxy(directory, port, ports):
     return ["haproxy", "-db", "-f", str(directory / "haproxy.cfg")]
 
 
-@pytest.mark.skipif(not LONG, reason="long: `make prove` runs it")
+@pytest.mark.long
 @pytest.mark.parametrize("proxy, forgiven", [
     pytest.param(nginx, 1, marks=pytest.mark.skipif(not found("nginx"), reason="there is no nginx here")),
     pytest.param(haproxy, 0, marks=pytest.mark.skipif(not found("haproxy"), reason="there is no HAProxy here")),
@@ -2044,6 +2044,7 @@ def old():
     return old
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("version", ["2.7", "3.6", "3.7", "3.8"])
 def test_23_the_one_file_tells_an_old_python_what_it_needs(tmp_path, old, version):
     python = old(version)
@@ -2055,6 +2056,7 @@ def test_23_the_one_file_tells_an_old_python_what_it_needs(tmp_path, old, versio
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["server.py", "minijwt.py"])
 @pytest.mark.parametrize("arguments", [[], ["--version"]])
 def test_23_python_3_8_gets_a_sentence(tmp_path, old, name, arguments):

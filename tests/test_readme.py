@@ -15,7 +15,7 @@ import minijwt
 import pytest
 import server
 import webdriver
-from serverkit import LOGIN, LONG, TOP, Process, Running, build, found, request
+from serverkit import LOGIN, TOP, Process, Running, build, found, request
 from sessionkit import add_cheaply
 
 README = (TOP / "README.md").read_text("utf-8")
@@ -277,7 +277,7 @@ def test_the_browser_client_does_in_node_what_is_said(rotate):
     check_steps(json.loads(done.stdout))
 
 
-@pytest.mark.skipif(not LONG, reason="long: `make prove` runs it")
+@pytest.mark.long
 @pytest.mark.parametrize("engine", getattr(webdriver, "ENGINES", [webdriver.Browser]))
 def test_and_in_a_browser(engine):
     if why_not := (engine if hasattr(engine, "missing") else webdriver).missing():

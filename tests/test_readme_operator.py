@@ -15,7 +15,7 @@ from pathlib import Path
 
 import etcdkit
 import pytest
-from serverkit import LONG, TOP, Process, answers, found, free_port, in_front, raw, read_all, wait_until
+from serverkit import TOP, Process, answers, found, free_port, in_front, raw, read_all, wait_until
 from sessionkit import SECRETS, add_cheaply, exchange, raw_login, raw_logout, raw_refresh
 from test_readme import README, SECTIONS, blocks
 
@@ -356,6 +356,7 @@ def test_at_auth_of_ones_own_site_nginx_passes_it_on_as_written(tmp_path):
             assert ask(raw_refresh(token), "http://evil.example").status == 403
 
 
+@pytest.mark.long
 @needs("openssl", "haproxy")
 def test_of_several_machines_one_that_answers_503_is_not_noticed(certified):
     """Two servers over TLS, each with a database of its own; one of these is away."""
@@ -395,6 +396,7 @@ def log_of_some_logins(directory):
         return process.stop()[2]
 
 
+@pytest.mark.long
 def test_the_line_that_counts_counts(tmp_path):
     (tmp_path / "log").write_text(log_of_some_logins(tmp_path))
     journal, _, pipeline = block("sh", "journalctl -u").partition(" | ")
@@ -403,6 +405,7 @@ def test_the_line_that_counts_counts(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_the_filter_finds_who_has_failed_and_no_other(tmp_path):
     expression = re.search("failregex = (.*)", deployed("fail2ban.conf"))[1].replace("<ADDR>", "([0-9A-Fa-f:.]+)")
     log = log_of_some_logins(tmp_path) + 'login result=ok user="a result=wrong_credentials x" address=192.0.2.1\n'
@@ -451,7 +454,7 @@ def etcdctl(cluster, beginning, directory, **changes):
     return sh(script, directory)
 
 
-@pytest.mark.skipif(not LONG, reason="long: `make prove` runs it")
+@pytest.mark.long
 @needs("etcdctl")
 def test_several_machines_are_run_as_written(cluster, tmp_path):
     def minijwt(*command, stdin=""):
