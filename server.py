@@ -105,6 +105,7 @@ logger = logging.getLogger("minijwt")
 
 # The name of this program: server.py, or minijwt.pyz, which holds both files.
 PROGRAM = os.path.basename(__file__ if os.path.isfile(__file__) else os.path.dirname(__file__))
+COMMAND = f"python3 {PROGRAM}"
 
 # ==== Part I: What a login is =============================================================================
 # Plain calls, without HTTP, SQL or sockets. Accounts.login checks a password and returns an access and a refresh token;
@@ -255,7 +256,7 @@ class Redo(Exception):
 
 
 class StoreFailed(Exception):
-    """The store failed; the call changed nothing. The message is for the log."""
+    """The store failed; the call changed nothing, or with etcd may have. The message is for the log."""
 
 
 class Standing(NamedTuple):
@@ -337,7 +338,10 @@ class MemoryStore:
         return nullcontext()
 
     def batch(self, works: list[Callable[[], Any]]) -> list[Any]:
-        """Do all `works` and return their results, once they are durable; raise StoreFailed if none was kept."""
+        """Do all `works` and return their results once they are durable; raise StoreFailed if none was kept.
+
+        A work may run more than once, so it must have no effect but through the store.
+        """
         return [work() for work in works]
 
     def close(self) -> None:
@@ -1277,9 +1281,6 @@ class App:
         self._last_logged: dict[str, float] = {}
         # The place of the last login, until something is refreshed: for the hint in `refused_response`.
         self.last_login_place: bytes | None = None
-        # When `check_store` asked last, and how the store failed.
-        self._checked = -math.inf
-        self._failure: StoreFailed | None = None
 
     def log_seldom(self, event: Event, seconds: float = math.inf) -> None:
         """Log `event` unless one of the same name and result was logged in the last `seconds`."""
@@ -1287,19 +1288,6 @@ class App:
         if not abs(now - self._last_logged.get(kind, -math.inf)) < seconds:
             self._last_logged[kind] = now
             self.log(event)
-
-    def check_store(self) -> None:
-        """Raise StoreFailed if the store does not answer; it is asked at most once a second."""
-        now = self.clock()
-        if abs(now - self._checked) >= 1:
-            try:
-                self.store.look_up("", "", 0)
-                self._failure = None
-            except StoreFailed as error:
-                self._failure = error
-            self._checked = now
-        if self._failure is not None:
-            raise self._failure.with_traceback(None)
 
 
 def json_response(status: int, value: object, *fields: tuple[str, str]) -> Response:
@@ -1392,7 +1380,8 @@ def get_root(app: App, request: Request) -> Response:
     vary = (("Vary", "Accept"),) if app.settings.page else ()
     if app.settings.page and accepts_html(request):
         return Response(200, app.page.html, "text/html; charset=utf-8", vary, policy=app.page.policy)
-    app.check_store()
+    # For a balancer: a server whose store does not answer is not ready, and gets a 503.
+    app.store.look_up("", "", 0)
     return Response(200, b"server running", "text/plain; charset=utf-8", vary)
 
 
@@ -1720,16 +1709,13 @@ INLINE, WRITE_LANE, HASH_LANE = "inline", "write", "hash"
 
 
 def lanes_of(settings: Settings, store: Store) -> dict[tuple[str, str], str]:
-    """Return the lane of each (method, path) that is not answered on the loop."""
-    lane_of = {NOTHING: INLINE, READS: INLINE if store.inline_reads else WRITE_LANE}
-    lane_of.update({WRITES: WRITE_LANE, HASHES: HASH_LANE})
-    lanes = {}
-    for path, methods in ROUTES.items():
-        for method, route in methods.items():
-            does = (settings.rotate_refresh and route.does_if_rotating) or route.does
-            if lane_of[does] != INLINE:
-                lanes[method, path] = lane_of[does]
-    return lanes
+    """Return the lane of each (method, path)."""
+    reads = INLINE if store.inline_reads else WRITE_LANE
+    lane_of = {NOTHING: INLINE, READS: reads, WRITES: WRITE_LANE, HASHES: HASH_LANE}
+    return {
+        (method, path): lane_of[(settings.rotate_refresh and route.does_if_rotating) or route.does]
+        for path, methods in ROUTES.items() for method, route in methods.items()
+    }  # fmt: skip
 
 
 class Client(Handler):
@@ -2102,8 +2088,8 @@ class Server:
 
     def _respond(self, client: Client, request: Request) -> Response | None:
         """Return the response to `request`; None if it is made in another lane."""
-        lane = self._lane_of.get((request.method, request.path))
-        if lane is None:
+        lane = self._lane_of.get((request.method, request.path), INLINE)
+        if lane == INLINE:
             try:
                 return respond(self.app, request)
             except Redo:
@@ -2484,14 +2470,15 @@ class SQLiteStore:
         except FileNotFoundError:
             if create:
                 raise SettingsError(f"DATABASE {self.path} cannot be made: its directory does not exist") from None
-            raise SettingsError(f"DATABASE {self.path} does not exist: `{PROGRAM} user add NAME` makes one") from None
+            raise SettingsError(f"DATABASE {self.path} does not exist: `{COMMAND} user add NAME` makes one") from None
         except (OSError, sqlite3.Error, StoreFailed, ValueError) as error:
             self.close()
             raise self._unusable(error) from None
 
     def _unusable(self, error: Exception) -> SettingsError:
         """Return what to tell the operator."""
-        reason, passing = getattr(error, "strerror", None) or str(error), "locked" in str(error) or "full" in str(error)
+        reason = getattr(error, "strerror", None) or str(error)
+        passing = isinstance(error, (sqlite3.Error, StoreFailed)) and re.search("locked|full", reason) is not None
         if os.path.isdir(self.path):
             reason = "it is a directory"
         elif os.path.exists(self.path) and not os.access(self.path, os.R_OK | os.W_OK):
@@ -2576,8 +2563,8 @@ class SQLiteStore:
         if self.replaced:
             raise StoreFailed(f"{self.path} is another file than the one that was opened")
         self._checked = self._clock()
-        with suppress(sqlite3.Error):
-            while self._abandoned:
+        with suppress(sqlite3.Error, IndexError):
+            while True:
                 self._abandoned.pop().close()
 
     def _forget(self) -> None:
@@ -2629,7 +2616,10 @@ class SQLiteStore:
         db = self._connection()
         if db.in_transaction:
             # Within `batch`.
-            yield db
+            try:
+                yield db
+            except sqlite3.Error as error:
+                raise StoreFailed(str(error)) from None
             return
         self._check_identity()
         try:
@@ -2768,9 +2758,8 @@ class SQLiteStore:
 # ---- Shared store ----------------------------------------------------------------------------------------
 # A Store for several machines, in an etcd cluster: JSON over HTTP, as etcd's gateway speaks it.
 # A verb is a transaction. It sees rows, decides, and says what to write; etcd writes that only if no row that was seen
-# has changed, and otherwise the verb runs again. So a request may be sent twice, or arrive late: the second finds
-# another revision, and does nothing. A verb begins with rows as they were seen last. Such a row is a guess: before
-# anything is answered, etcd confirms it or gives the new one. So what one machine has acknowledged, all others know.
+# has changed, and else the verb runs again. So a request may be sent twice, or arrive late: the second finds another
+# revision, and does nothing. A row that was seen before is a guess, which etcd confirms before anything is answered.
 #
 #     user/NAME              [password, epoch]; GONE once removed: a late request must find that the key has changed
 #     session/EXPIRES/SID    [generation, rotated, ended]; those that have expired stand first
@@ -2780,10 +2769,9 @@ class SQLiteStore:
 ETCD_SCHEMA = 1
 GONE = [None, None]
 NO_ROW, UNKNOWN = ("0", None), ("", None)  # a revision, and what it holds
-NODE_SECONDS = 1.5  # for one node to answer, before the next one is asked
+NODE_SECONDS, PAUSE_SECONDS = 1.5, 0.05  # for one node to answer; before the next one is asked
 STORE_SECONDS = 5.0  # for all of them: an election takes one or two
 SILENT_SECONDS = 1.0  # after that was in vain, without asking: waiting threads would wait for each other
-PAUSE_SECONDS = 0.05  # before the next node is asked
 OWN_NODE_SECONDS, PRUNE_SECONDS = 60.0, 60.0  # between two looks: is the first node back, what has expired
 MAX_OPERATIONS, ROWS_AT_ONCE = 128, 1_000  # in one request (etcd's --max-txn-ops); in one answer
 MAX_GUESSES = 10_000  # rows that are remembered, some megabytes
@@ -2860,14 +2848,15 @@ class EtcdStore:
 
     def _ask(self, node: int, path: str, body: str) -> dict[str, Any]:
         """Return the answer of one node; raise OSError if another node may give a better one."""
-        if self._login and not self._token and path != "/v3/auth/authenticate":
-            self._token = self._ask(node, "/v3/auth/authenticate", json.dumps(self._login)).get("token", "")
+        token = self._token
+        if self._login and not token and path != "/v3/auth/authenticate":
+            token = self._token = self._ask(node, "/v3/auth/authenticate", json.dumps(self._login)).get("token", "")
         connection = self._local.connection
         if connection is None or (connection.host, connection.port) != self._nodes[node]:
             self.close()
             kind = partial(http.client.HTTPSConnection, context=self._tls) if self._tls else http.client.HTTPConnection
             connection = self._local.connection = kind(*self._nodes[node], timeout=NODE_SECONDS)
-        fields, answer = {"Authorization": self._token} if self._token else {}, {}
+        fields, answer = {"Authorization": token} if token else {}, {}
         connection.request("POST", path, body.encode("ascii"), fields)
         with connection.getresponse() as response:
             data = response.read()
@@ -2877,8 +2866,8 @@ class EtcdStore:
             return answer
         reason = str(answer.get("message") or answer.get("error") or data[:120].decode("ascii", "replace").strip())
         if fields and response.status in (400, 401):
-            # It has expired, or rights have changed.
-            self._token = ""
+            # It has expired, or rights have changed. Another thread may have a new one already.
+            self._token = "" if self._token == token else self._token
         elif 400 <= response.status < 500:
             hint = "; etcd 3.4 or newer is needed" if response.status == 404 else ""
             raise EtcdRefused("{}:{}: {}".format(*self._nodes[node], reason + hint))
@@ -2888,26 +2877,25 @@ class EtcdStore:
         """Return a node's answer, by `deadline`, to `body`: which may have been asked, and done, more than once."""
         if self._local.reading:
             raise Redo
-        began, reason, (since, until), (silent_until, why) = self._clock(), "", self._outage, self._silence
+        began, reason, tried, (silent_until, why) = self._clock(), "", set[int](), self._silence
         if time.monotonic() < silent_until:
             raise StoreFailed(why)
         while time.monotonic() < deadline - NODE_SECONDS:
             node = self._node if time.monotonic() < self._own_node_at else 0
             try:
-                answer = self._ask(node, path, body)
-                if until == math.inf:
-                    self._outage = since, self._clock()
-                return answer
+                return self._ask(node, path, body)
             except (OSError, http.client.HTTPException) as error:
                 self.close()
                 reason = "{}:{}: {}".format(*self._nodes[node], str(error) or type(error).__name__)
+                tried.add(node)
             self._node, self._own_node_at = (node + 1) % len(self._nodes), time.monotonic() + OWN_NODE_SECONDS
             time.sleep(PAUSE_SECONDS)
-        if reason:
+        if len(tried) == len(self._nodes):
             # The cluster may come back from a backup, in which revisions that we have seen say something else.
             self._silence, self._guesses = (time.monotonic() + SILENT_SECONDS, reason), {}
-            self._outage = since if began <= until + GRACE_SECONDS else began, math.inf
-        raise StoreFailed(reason or "there was no time left")
+            since, until = self._outage
+            self._outage = since if began <= until + GRACE_SECONDS else began, self._clock() + SILENT_SECONDS
+        raise StoreFailed(reason or f"rows kept changing, or etcd was slow: not done within {STORE_SECONDS:g} s")
 
     # -- transactions
 
@@ -2951,11 +2939,12 @@ class EtcdStore:
                     work.seen, work.writes, work.guessed = dict.fromkeys(work.seen, UNKNOWN), {}, True
                 written.update(work.writes)
                 work.done = not work.writes and not work.guessed
-            try:
-                self._settle([work for work in left if work.writes], deadline)
-                self._settle([work for work in left if work.guessed and not work.writes], deadline)
-            except StoreFailed as error:
-                self._local.failure = error
+            writers = [work for work in left if work.writes]
+            for some in (writers, [work for work in left if work.guessed and not work.writes]):
+                try:
+                    self._settle(some, deadline)
+                except StoreFailed as error:
+                    self._local.failure = error
             wrote = wrote or bool(written)
             left = [Work({}, {}, work.number) if self._local.failure else work for work in left if not work.done]
         if wrote and time.monotonic() >= self._prune_at:
@@ -3026,7 +3015,7 @@ class EtcdStore:
     def keep(self, key: str, value: Any) -> Any:
         """Write `value` unless `key` holds something already; return what it holds then."""
         (found,) = self._get(key)
-        if value != found and (found is None or (key == "pruned/latest" and value > found)):
+        if value != found and (found in (None, GONE) or (key == "pruned/latest" and value > found)):
             self._put(key, found := value)
         return found
 
@@ -3100,8 +3089,9 @@ class EtcdStore:
     @transaction
     def end_session(self, sid: str, expires: int) -> None:
         key = f"session/{expires:014x}/{sid}"
-        generation, rotated, _ = self._get(key)[0] or (0, 0.0, False)
-        self._put(key, [generation, rotated, True])
+        generation, rotated, ended = self._get(key)[0] or (0, 0.0, False)
+        if not ended:
+            self._put(key, [generation, rotated, True])
 
     @transaction
     def count_login_attempt(self, key: bytes, now: float, limit: int) -> float:
@@ -3113,8 +3103,8 @@ class EtcdStore:
 
     @transaction
     def clear_login_attempts(self, key: bytes) -> None:
-        self._get(f"failure/{key.hex()}")
-        self._put(f"failure/{key.hex()}", None)
+        if self._get(f"failure/{key.hex()}")[0]:
+            self._put(f"failure/{key.hex()}", None)
 
 
 # ---- Reading settings ------------------------------------------------------------------------------------
@@ -3150,7 +3140,7 @@ def read_duration(text: str) -> int:
 
 def read_secret(text: str) -> bytes:
     if not text:
-        raise ValueError(f"it is empty; `python3 {PROGRAM} token keygen` prints a good one")
+        raise ValueError(f"it is empty; `{COMMAND} token keygen` prints a good one")
     try:
         with warnings.catch_warnings():
             # `check_exposure` reports short secrets.
@@ -3398,8 +3388,8 @@ def check_exposure(settings: Settings, any_user: bool, dotenv: str = ".env") -> 
     access, refresh = (min(map(len, secrets)) for secrets in (settings.access_secrets, settings.refresh_secrets))
     least, random = minijwt.MIN_KEY_BYTES, settings.random_secrets
     risks = {
-        f"the secrets are random, and a restart logs all users out: `{PROGRAM} init` writes lasting ones": random,
-        f"its only user is the demo user {DEMO_USERNAME}, known to all: `{PROGRAM} user add NAME`": not any_user,
+        f"the secrets are random, and a restart logs all users out: `{COMMAND} init` writes lasting ones": random,
+        f"its only user is the demo user {DEMO_USERNAME}, known to all: `{COMMAND} user add NAME`": not any_user,
         f"ACCESS_TOKEN_SECRET, or its OLD, has only {access} of {least} bytes: it can be guessed": access < least,
         f"REFRESH_TOKEN_SECRET, or its OLD, has only {refresh} of {least} bytes: it can be guessed": refresh < least,
         "COOKIE_SECURE=off: the refresh token travels over plain HTTP too": not settings.cookie_secure,
@@ -3421,7 +3411,7 @@ def check_exposure(settings: Settings, any_user: bool, dotenv: str = ".env") -> 
 # ---- Starting --------------------------------------------------------------------------------------------
 # Sockets, TLS and limits, before the loop begins.
 
-SEND_BUFFER_BYTES = 24_576  # of each socket, in the kernel, which would grow it to megabytes; the page fits in
+SEND_BUFFER_BYTES = 24_576  # of each socket, in the kernel, which would grow it to megabytes
 RECEIVE_BUFFER_BYTES = 16_384  # likewise
 RESERVED_DESCRIPTORS = 64 + 4 * HASHES_AT_ONCE  # three a thread for the database; listeners, log
 MAX_SELECT = 512  # sockets that `select` takes on Windows
@@ -3665,14 +3655,15 @@ def ask_password() -> str:
     return password
 
 
-# The types of what a row of `user export` holds, by the first part of its key.
-ROW_TYPES = {"user": [str, str], "session": [int, float, bool], "pruned": [int]}
+# The keys of the rows of `user export`, and the types of what these hold.
+ROW_TYPES = {"user/.+": [str, str], "session/[0-9a-f]{14}/.+": [int, float, bool], "pruned/latest": [int]}
 
 
 def read_row(line: str) -> tuple[str, Any]:
     """Return a row of `user export`; raise ValueError if `line` is none."""
     key, value = json.loads(line)
-    if [*map(type, value if isinstance(value, list) else [value])] != ROW_TYPES.get(str(key).partition("/")[0]):
+    types = [*map(type, value if isinstance(value, list) else [value])]
+    if not any(re.fullmatch(pattern, key) and types == wanted for pattern, wanted in ROW_TYPES.items()):
         raise ValueError
     return key, value
 
@@ -3694,7 +3685,7 @@ def user_command(arguments: argparse.Namespace) -> int:
     """user add|passwd|remove|list|logout|export|import: a running server sees it at once."""
     settings = read_settings(os.environ)
     if not settings.database:
-        raise SettingsError(f"no secrets and no DATABASE are set, so users would not last: `{PROGRAM} init` first")
+        raise SettingsError(f"no secrets and no DATABASE are set, so users would not last: `{COMMAND} init` first")
     # Arguments are bytes that Python has decoded by the locale; a name is UTF-8.
     action, name = arguments.action, getattr(arguments, "name", "")
     with suppress(UnicodeEncodeError):
@@ -3711,7 +3702,7 @@ def user_command(arguments: argparse.Namespace) -> int:
                 print(json.dumps(row))
         return 0
     if action == "import":
-        number = import_rows(store, sys.stdin)
+        number = import_rows(store, sys.stdin or ())
         say(sys.stderr, f"{PROGRAM}: {number} rows were read; what was in {store.path} already is as it was")
         return 0
     if (store.look_up(checked_name(name), "", 0).password is not None) == (action == "add"):
@@ -3848,7 +3839,7 @@ class Parser(argparse.ArgumentParser):
     """Says where settings come from: people try --port."""
 
     def error(self, message: str) -> NoReturn:
-        hint = f"; settings come from the environment or .env: PORT=8000 python3 {PROGRAM}"
+        hint = f"; settings come from the environment or .env: PORT=8000 {COMMAND}"
         super().error(message + (hint if "unrecognized" in message or "invalid choice" in message else ""))
 
 
@@ -4027,7 +4018,7 @@ li { padding: .25rem 0; border-top: 1px solid var(--line) }
   <p>The <b>access token</b> comes to this script, which keeps it in a variable, gone with the page. The server checks
     it without looking anything up: that is fast, but nothing can end it early, so it lives for minutes. The <b>refresh
     token</b> lives for a day and brings new access tokens: the server looks its session up each time, and can have
-    ended it. It comes in an HttpOnly cookie, which the browser sends and no script can read. A smuggled script could
+    ended it. It comes in an HttpOnly cookie, which the browser sends and no script can read. An injected script could
     read all of localStorage and send it away. From this page it can get an access token, which is good for minutes, but
     never the refresh token.</p>
 </section>
@@ -4187,7 +4178,7 @@ async function trace() {
     + (valid ? "✓ Good: written by a holder of the key, and in time."
       : failed ? `✗ Refused at “${failed.name}” (${failed.section}): ${failed.found}.`
       : status === 431 ? "✗ Refused unread: too long for a header field of HTTP." : `No verdict: ${answer.reason}`)
-    + (failed?.name === "signature" && token === issued ? " The server was restarted with another key: refresh." : "");
+    + (failed?.name === "signature" && token === issued ? " The server has another key: sign in again." : "");
   $("wire").textContent = `GET ${seconds ? `/explain  Explain-Shift: ${seconds}` : "/me"}  Authorization: Bearer `
     + `${token.slice(0, 3)}…${token.slice(-4)} → ${status} ${seconds ? `{"valid": ${valid}, …}` : text.slice(0, 90)}`;
 }
@@ -4345,9 +4336,9 @@ def main(argv: list[str] | None = None) -> int:
         where = getattr(error, "filename", None) or "the system"
         message, status = f"{where}: {getattr(error, 'strerror', None) or error}", 1
     except (KeyboardInterrupt, EOFError):
-        message, status = "nothing has changed", 2
+        message, status = "interrupted: nothing more has changed", 2
     except StoreFailed as error:
-        message, status = f"the database does not answer: {error}", 1
+        message, status = f"the database cannot be used: {error}", 2 if isinstance(error, EtcdRefused) else 1
     except HashFailed as error:
         message, status = f"the password cannot be hashed: {error}", 1
     say(sys.stderr, f"{PROGRAM}: {message}")

@@ -184,10 +184,10 @@ def test_only_what_has_expired_is_forgotten_and_in_small_steps(store, clock, mon
     store.batch([lambda name=name: store.end_session(name, ends[name]) for name in ends])
     for seconds, left in ((9, 25), (10, 15), (10, 5), (10, 0), (10, 0)):
         clock.now = NOW + seconds
-        done(store, "end_session", "living", FAR)
+        done(store, "rotate_session", "living", (session(store, "living")[0] or 0), FAR, NOW)
         assert len(ended(store, ends)) == left
         assert told(store).pruned == (NOW + 10 if left < 25 else 0)
-    assert session(store, "living")[2]
+    assert session(store, "living")[0] == 5
 
 
 def test_those_that_ended_first_are_forgotten_first(store, clock, monkeypatch):
@@ -196,7 +196,7 @@ def test_those_that_ended_first_are_forgotten_first(store, clock, monkeypatch):
     store.batch([lambda name=name: store.end_session(name, ends[name]) for name in ends])
     clock.now += 100
     for left, pruned in ((["late", "middle"], NOW + 10), (["late"], NOW + 20), ([], NOW + 30)):
-        done(store, "end_session", "living", FAR)
+        done(store, "end_session", f"living until {pruned}", FAR)
         assert (ended(store, ends), told(store).pruned) == (left, pruned)
 
 

@@ -304,7 +304,7 @@ def test_it_serves_where_there_is_no_network_at_all():
 
 CONTROL = "a name has 1 to 255 bytes, and no control characters or white space around it"
 TRANSCRIPT = [  # (command, standard input, status, output, what is said, but for the directory)
-    ("user list", "", 2, "", "server.py: DATABASE users.db does not exist: `server.py user add NAME` makes one"),
+    ("user list", "", 2, "", "server.py: DATABASE users.db does not exist: `python3 server.py user add NAME` makes one"),
     ("user add ann", "correct horse\n", 0, "", "user action=add user=ann database=users.db"),
     ("user list", "", 0, "ann\n", None),
     ("user add ann", "another horse\n", 2, "",
