@@ -183,7 +183,7 @@ MAX_PASSWORD_BYTES = 1_024
 SALT_BYTES = 16
 
 # Schemes and their numbers; tests take a cheap one.
-SCRYPT = "scrypt$16384$8$5"  # 16 MiB, a quarter of a second; RFC 7914
+SCRYPT = "scrypt$16384$8$5"  # 16 MiB, a fifth of a second; RFC 7914
 PBKDF2 = "pbkdf2$600000"  # HMAC-SHA256; RFC 8018
 
 
