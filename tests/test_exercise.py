@@ -15,22 +15,7 @@ from vectors import VECTORS
 
 EXERCISE = TOP / "tests" / "exercise"
 PUPIL = (TOP / "tests" / "data" / "pupil.py").read_text("utf-8")
-# What Windows lacks, and every signal but those that it has.
-POORER = """
-import os, signal, sys
-for name in ("resource", "fcntl", "pwd", "grp", "termios", "syslog"):
-    sys.modules[name] = None
-for module, names in {
-    os: "fork forkpty getuid geteuid getgid getpgid killpg nice openpty setsid uname wait wait3 wait4 mkfifo chown",
-    signal: "alarm setitimer getitimer pause pthread_kill pthread_sigmask siginterrupt sigwait",
-}.items():
-    for name in names.split():
-        if hasattr(module, name):
-            delattr(module, name)
-for name in dir(signal):
-    if name.startswith("SIG") and name not in "SIGABRT SIGFPE SIGILL SIGINT SIGSEGV SIGTERM SIG_DFL SIG_IGN".split():
-        delattr(signal, name)
-"""
+POORER = (TOP / "tests" / "data" / "poorer.py").read_text("utf-8")
 
 
 def run(*arguments, seconds=20, cwd=TOP, **environment):

@@ -247,28 +247,8 @@ def test_the_makefile_is_short_and_explains_every_target():
 
 # -- a poorer system
 
-POORER = """
-import os, runpy, select, signal, sys
-for name in ("resource", "syslog", "fcntl", "pwd", "grp", "termios", "pty", "tty", "readline", "_posixshmem"):
-    sys.modules[name] = None
-for module, names in {
-    os: "chown fchmod fchown fork forkpty getegid geteuid getgid getgroups getpgid getpgrp getresuid getsid getuid kill"
-        " killpg lchown mkfifo nice openpty posix_spawn pread pwrite sched_getaffinity sched_yield setegid setgroups"
-        " setsid setuid statvfs sync umask uname wait wait4 waitid",
-    select: "devpoll epoll kqueue poll",
-    signal: "alarm pthread_kill pthread_sigmask setitimer siginterrupt sigpending sigtimedwait sigwait",
-}.items():
-    for name in names.split():
-        if hasattr(module, name):
-            delattr(module, name)
-for name in dir(signal):
-    if name.startswith("SIG") and name not in "SIGABRT SIGFPE SIGILL SIGINT SIGSEGV SIGTERM SIG_DFL SIG_IGN".split():
-        delattr(signal, name)
-import _socket
-for name in "AF_UNIX AF_NETLINK AF_PACKET CMSG_LEN MSG_DONTWAIT SO_REUSEPORT sethostname socketpair".split():
-    if hasattr(_socket, name):
-        delattr(_socket, name)
-import socket, selectors
+POORER = (TOP / "tests" / "data" / "poorer.py").read_text("utf-8") + """
+import selectors, socket
 assert selectors.DefaultSelector is selectors.SelectSelector and not hasattr(socket, "AF_UNIX")
 path = sys.argv.pop(1)
 sys.path.insert(0, os.path.dirname(path))
@@ -279,7 +259,6 @@ sys.exit(server.main())
 
 
 def test_it_serves_where_nothing_is_that_windows_lacks(tmp_path):
-    """No such machine was at hand: what is missing there is taken away here, one thing after the other."""
     script = tmp_path / "poorer.py"
     script.write_text(POORER)
     server = str(TOP / "server.py")
