@@ -758,7 +758,7 @@ def explain(
         header = read_header(header_segment)
         tell(True, f"an object, its members: {len(header)}")
         check_algorithm(header, (ALGORITHM,))
-        tell(True, "it does")
+        tell(True, f"it names {ALGORITHM}")
         if key is None:
             tell(None, "not checked, because there is no key: all that follows may be invented")
         else:
@@ -783,7 +783,7 @@ def explain(
 # python3 minijwt.py encode|decode|explain|keygen. A key is never an argument: other users can see those.
 
 KEY_VARIABLE = "MINIJWT_KEY"
-_GREEN, _RED, _FAINT, _PURPLE, _CYAN = "32", "1;31", "2", "35", "36"  # ANSI SGR
+_GREEN, _RED, _YELLOW, _FAINT, _PURPLE, _CYAN = "32", "1;31", "33", "2", "35", "36"  # ANSI SGR
 
 
 def _paint(text: str, color: str) -> str:
@@ -871,7 +871,7 @@ def _decode_command(arguments: argparse.Namespace) -> int:
 def _explain_command(arguments: argparse.Namespace) -> int:
     report = _report(arguments)
     if report["signing_input"]:
-        print("header    ", _paint(_printable(report["header"]), _RED))
+        print("header    ", _paint(_printable(report["header"]), _YELLOW))
         print("payload   ", _paint(_printable(report["payload"]), _PURPLE))
         print("signed    ", _paint(_printable(report["signing_input"]), _CYAN), end="\n\n")
     verdict = "valid" if report["valid"] else "NOT VERIFIED: there is no key"

@@ -3318,9 +3318,9 @@ def check_together(settings: Settings) -> None:
             " only by its key is a refresh token told from an access token"
         )
     if not settings.cookie_secure and settings.cookie_samesite == "None":
-        raise SettingsError("COOKIE_SAMESITE=None needs COOKIE_SECURE=on; otherwise set Lax or Strict")
+        raise SettingsError("COOKIE_SAMESITE is None, which needs COOKIE_SECURE=on; otherwise set Lax or Strict")
     if not settings.cookie_secure and settings.cookie_name.lower().startswith(("__host-", "__secure-")):
-        raise SettingsError("COOKIE_NAME with the prefix __Host- or __Secure- needs COOKIE_SECURE=on")
+        raise SettingsError(f"COOKIE_NAME is {settings.cookie_name}, which needs COOKIE_SECURE=on; otherwise set jwt")
     if bool(settings.tls_cert) != bool(settings.tls_key):
         alone, other = ("TLS_CERT", "TLS_KEY") if settings.tls_cert else ("TLS_KEY", "TLS_CERT")
         raise SettingsError(f"{alone} is set without {other}: set both (they may name one file), or none")
@@ -3971,7 +3971,7 @@ li { padding: .25rem 0; border-top: 1px solid var(--line) }
 <section id="session" class="row">
   <h2 id="who" tabindex="-1"></h2>
   <label><span id="countdown"></span> <progress id="left"></progress></label>
-  <label><input type="checkbox" id="automatic" checked> refresh before that</label>
+  <label><input type="checkbox" id="automatic" checked> refresh in time</label>
   <button id="refresh">Refresh now</button> <button id="logout">Log out</button>
 </section>
 <section role="log" aria-labelledby="happened">
@@ -3986,8 +3986,8 @@ li { padding: .25rem 0; border-top: 1px solid var(--line) }
     <textarea id="token" spellcheck="false" autocomplete="off" autocapitalize="off"></textarea>
   </div>
   <div class="row">
-    <p class="note">Change any character, here or in what it says, or paste another token. A changed header or claim is
-      encoded again, which takes no key: it is only base64url. The signature stays, and does not fit any more.</p>
+    <p class="note">Change any character, here or in what it says, or paste another token: what differs is red. The
+      header and the claims are encoded again, which takes no key: it is only base64url. The signature stays.</p>
     <button id="restore">Restore</button>
   </div>
   <div class="row" id="attacks">Without the key, try to …</div>
@@ -3995,7 +3995,7 @@ li { padding: .25rem 0; border-top: 1px solid var(--line) }
   <label>What if it were <b id="when">now</b>? <input type="range" id="shift" autocomplete="off"></label>
   <div id="parts">
     <div class="part" data-part="header">
-      <h3><label for="header">Header</label> <small>which algorithm was used</small></h3>
+      <h3><label for="header">Header</label> <small>which algorithm it names</small></h3>
       <textarea id="header" spellcheck="false"></textarea>
     </div>
     <div class="part" data-part="payload">
@@ -4085,7 +4085,7 @@ const ATTACKS = {
     const made = await Promise.all(GUESSES.map(guess => sign(`${h}.${p}`, guess)));
     const key = GUESSES[made.indexOf(s)], forged = `${h}.${changed(p, {username: "root"})}`;
     return [[forged, await sign(forged, key ?? GUESSES[0])], key ? `It is “${key}”, found without asking the server.`
-      : `None of ${GUESSES.length} popular keys made the signature. “${GUESSES[0]}” made the new one, in vain.`];
+      : `None of ${GUESSES.length} popular keys made the signature. The new one has “${GUESSES[0]}”, and is refused.`];
   },
   "use it after logout": async (...segments) => [(await logout(), segments),
     "The session has ended. The access token is good all the same until it expires: so it lives for minutes only."],
@@ -4222,7 +4222,7 @@ async function refresh(why, refusal) {  // refusal: what to say if it is refused
   const answer = await ask("POST", "/refresh"), token = answer.body.accessToken, before = claimsOf(issued);
   if (token) {
     const {username} = claimsOf(token), other = before.username && username !== before.username;
-    const brought = token === issued ? "the same access token: no second has passed" : "a new access token";
+    const brought = token === issued ? "the same access token, as iat is in whole seconds" : "a new access token";
     answer.line.data = `${why}: the browser sent the cookie, which brought ${brought}. `
       + `This script sees document.cookie = ${JSON.stringify(document.cookie)}.`;
     notify(other ? `You are ${username} now, not ${before.username}: all tabs share one cookie.` : "");
@@ -4246,8 +4246,8 @@ async function logout(forgets) {
 
 function tick() {
   const {iat, exp} = claimsOf(issued), left = exp - now() / 1000, seconds = Math.max(0, Math.ceil(left));
-  const time = `expires in ${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
-  const text = !seconds ? "has expired" : left < exp - iat + 31 ? time : "is not good yet: the clock was set back";
+  const time = `access token: expires in ${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+  const text = !seconds ? "access token: expired" : left < exp - iat + 31 ? time : "not good yet: a clock was set back";
   if (!seconds && text !== $("countdown").textContent) judge(0);
   $("countdown").textContent = text;
   $("left").value = Math.max(0, left / (exp - iat)) || 0;

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 # The process that is tested is the process that people run: PYTHONUNBUFFERED, for one, hid a server that could not stop.
 for name in [each for each in os.environ if each.startswith("PYTHON")]:
     del os.environ[name]
+# In the background of a script SIGINT is ignored, and would be by the programs that are tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item):

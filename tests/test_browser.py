@@ -186,7 +186,7 @@ def test_signing_in_shows_the_token_and_hides_the_cookie(browser, visit):
         assert (cookie["name"], cookie["httpOnly"], cookie["secure"]) == ("jwt", True, browser.keeps_secure_cookies)
         assert browser.script("return localStorage.length + sessionStorage.length") == 0
         first = page.read("countdown")
-        assert first.startswith("expires in 9:5") or first == "expires in 10:00"
+        assert first.startswith("access token: expires in 9:5") or first == "access token: expires in 10:00"
         wait_until(lambda: page.read("countdown") != first)
 
 
@@ -216,7 +216,7 @@ def test_an_expired_token_turns_red_by_itself_and_a_refresh_mends_it(browser, vi
         browser.script("document.getElementById('automatic').checked = false")
         token = page.signed_in().token()
         assert page.failed("Refused at “exp”") == ("exp", "RFC 7519 §4.1.4")
-        assert page.read("countdown") == "has expired"
+        assert page.read("countdown") == "access token: expired"
         browser.click("#refresh")
         page.verdict("Good")
         assert page.token() != token
@@ -235,10 +235,10 @@ def test_the_same_token_is_not_called_a_new_one(browser, visit):
 def test_by_the_servers_clock_a_token_is_refreshed_before_it_expires_and_an_edit_stays(browser, visit):
     with visit(Clock(NOW)) as page:  # years away from the browser's
         token = page.signed_in().token()
-        assert page.read("countdown") in ("expires in 10:00", "expires in 9:59", "expires in 9:58")
+        assert page.read("countdown") in ("access token: expires in 10:00", "access token: expires in 9:59", "access token: expires in 9:58")
         page.app.clock.now += 300
         browser.type("#token", BACKSPACE)  # with the answer to this the page learns how late it is
-        wait_until(lambda: page.read("countdown") in ("expires in 5:00", "expires in 4:59", "expires in 4:58"))
+        wait_until(lambda: page.read("countdown") in ("access token: expires in 5:00", "access token: expires in 4:59", "access token: expires in 4:58"))
         page.app.clock.now += 275
         browser.type("#token", BACKSPACE)
         page.has("log", "POST /refresh → 200 In time, by itself")
@@ -254,14 +254,14 @@ def test_a_clock_that_was_set_back_is_not_a_longer_life(browser, visit):
         page.signed_in()
         page.app.clock.now -= 3_600
         browser.type("#token", BACKSPACE)
-        page.has("countdown", "is not good yet")
+        page.has("countdown", "not good yet")
         page.app.clock.now += 3_600
         browser.type("#token", BACKSPACE)
-        page.has("countdown", "expires in 9:5")
+        page.has("countdown", "access token: expires in 9:5")
         browser.script("(window.wrappedJSObject ?? window).Date.now = null")  # the page does not count by it
         before = page.read("countdown")
         wait_until(lambda: page.read("countdown") not in (before, ""))
-        assert page.read("countdown").startswith("expires in 9:5")
+        assert page.read("countdown").startswith("access token: expires in 9:5")
 
 
 def test_after_logout_a_refresh_is_refused_and_the_token_is_gone(browser, visit):
@@ -393,7 +393,7 @@ def test_a_server_that_comes_back_is_noticed(browser, visit):
         page.has("verdict", "No verdict")
         page.restart(access_secrets=(b"another secret of this restarted server",))
         page.has("notice", "The server answers again.")
-        page.has("verdict", "The server was restarted with another key")
+        page.has("verdict", "The server has another key: sign in again")
 
 
 # -- cause and effect

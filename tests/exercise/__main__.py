@@ -94,7 +94,7 @@ def report(number, start, found):
     if missing:
         return say("Next", step["start"] or f"Your file has no {missing[0]}.")
     print(
-        f"{found.passed:,} checks of this stage pass. Of the first step without a tick {len(failures):,} fail; the first:"
+        f"{found.passed:,} checks of this stage pass. The first step without a tick has {len(failures):,} that fail; the first:"
     )
     print("\n  " + "\n    ".join(failures[0].lines) + "\n")
     say("Hint", hint_for(failures[0].symptoms, step))

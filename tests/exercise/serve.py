@@ -5,7 +5,9 @@ file does not have (Key, explain, the command line) is minijwt's. `stage` is whe
 """
 
 import functools
+import os
 import sys
+import tempfile
 import traceback
 import types
 from pathlib import Path
@@ -63,11 +65,17 @@ def in_place_of_minijwt(module):
 
 
 def main(argv):
+    if not argv:
+        sys.exit("exercise: which file is yours? python3 tests/exercise/serve.py mine.py")
     module = loader.load(Path(argv[0]).resolve(), int((argv[1:] or ["1"])[0]))
     sys.modules["minijwt"] = in_place_of_minijwt(module)
     import server
 
-    return server.main([])
+    with tempfile.TemporaryDirectory() as empty:  # where no .env takes the page and the demo user away
+        os.chdir(empty)
+        status = server.main([])
+        os.chdir(HERE)
+    return status
 
 
 if __name__ == "__main__":
