@@ -714,8 +714,8 @@ def _say(segment: bytes) -> str:
         text = a2b_base64(segment.translate(_FROM_URL) + b"==").decode("utf-8", "backslashreplace")
     except ValueError:
         return ""
-    # It is longer than the segment if little of it is UTF-8; then a kilobyte is enough.
-    return text if len(text) <= len(segment) else text[:1024]
+    # It is much longer than the segment if little of it is text; then a kilobyte is enough.
+    return text if len(ascii(text)) <= 2 * len(segment) + 2 else text[:1024]
 
 
 def _comparison(name: str, value: Any, expected: Expected) -> str:

@@ -1433,9 +1433,10 @@ def post_password(app: App, request: Request) -> Response:
 def bearer_token(request: Request) -> str:
     """Return the token in Authorization (RFC 6750 §2.1); raise HTTPError if there is none."""
     scheme, _, token = request.fields.get(b"authorization", b"").partition(b" ")
-    if scheme.lower() != b"bearer":
+    # A comma: several fields of that name, whose answer could be large.
+    if scheme.lower() != b"bearer" or b"," in token:
         # Without a token there is no error code (RFC 6750 §3.1).
-        raise HTTPError(401, "no_token", "Send an access token.", ("WWW-Authenticate", CHALLENGE))
+        raise HTTPError(401, "no_token", "Send one access token.", ("WWW-Authenticate", CHALLENGE))
     return token.strip(b" ").decode("latin-1")
 
 
@@ -1762,13 +1763,17 @@ class HashQueue:
     def put(self, job: HashJob) -> HashJob | None:
         """Add `job`. Return the one that has to go if too many wait.
 
-        That is the newest of the longest queue; of several queues as long, that of the place served last.
+        That is the newest of the longest queue; of several queues as long, that of a place in the network that has most
+        places here (a site may have thousands of them), and of these the one served last.
         """
         self._places.setdefault(job.place, deque()).append(job)
         if sum(map(len, self._places.values())) <= MAX_WAITING_LOGINS:
             return None
         most = max(map(len, self._places.values()))
         longest = [place for place, waiting in self._places.items() if len(waiting) == most]
+        # The /24 of IPv4, the /32 of IPv6: `place_of` begins with the version.
+        crowd = Counter(place[: 4 + (place[0] == 6)] for place in longest).most_common(1)[0][0]
+        longest = [place for place in longest if place.startswith(crowd)]
         place = next((each for each in reversed(self._served) if each in longest), longest[-1])
         return self._remove(self._places[place][-1])
 
@@ -2868,7 +2873,7 @@ class EtcdStore:
         if fields and response.status in (400, 401):
             # It has expired, or rights have changed. Another thread may have a new one already.
             self._token = "" if self._token == token else self._token
-        elif 400 <= response.status < 500:
+        elif 400 <= response.status < 500 and response.status != 429:
             hint = "; etcd 3.4 or newer is needed" if response.status == 404 else ""
             raise EtcdRefused("{}:{}: {}".format(*self._nodes[node], reason + hint))
         raise ConnectionError(f"it answers {response.status}: {reason}")
@@ -2890,7 +2895,7 @@ class EtcdStore:
                 tried.add(node)
             self._node, self._own_node_at = (node + 1) % len(self._nodes), time.monotonic() + OWN_NODE_SECONDS
             time.sleep(PAUSE_SECONDS)
-        if len(tried) == len(self._nodes):
+        if len(tried) == len(self._nodes) and path == "/v3/kv/txn":
             # The cluster may come back from a backup, in which revisions that we have seen say something else.
             self._silence, self._guesses = (time.monotonic() + SILENT_SECONDS, reason), {}
             since, until = self._outage
@@ -2999,7 +3004,7 @@ class EtcdStore:
         """Return the first rows from `start` to `end`, and how many there are in all."""
         keys = {"key": base64(self._prefix + start), "rangeEnd": base64(self._prefix + end)}
         body = json.dumps({**keys, "limit": ROWS_AT_ONCE, **options})
-        answer = self._call("/v3/kv/range", body, time.monotonic() + STORE_SECONDS)
+        answer = self._call("/v3/kv/range", body, time.monotonic() + 2 * NODE_SECONDS)
         return self._found(answer), int(answer.get("count", 0))
 
     def dump(self, *kinds: str) -> Iterator[tuple[str, Any]]:
@@ -3022,7 +3027,7 @@ class EtcdStore:
     def _prune(self) -> None:
         """Forget some sessions that have expired, and remember that this was done; forget some old attempts."""
         self._prune_at, now = time.monotonic() + PRUNE_SECONDS, self._clock()
-        with suppress(StoreFailed):
+        with suppress(StoreFailed, TypeError, ValueError):
             old, _ = self._range("session/", f"session/{int(now) + 1:014x}", limit=PRUNE_ROWS)
             self.keep("pruned/latest", max((int(key.split("/")[1], 16) for key in old), default=0))
             attempts, count = self._range("failure/", "failure0", sortTarget="MOD")
@@ -3655,6 +3660,7 @@ def ask_password() -> str:
     return password
 
 
+PASSWORDS = r"(scrypt(\$[0-9]{1,8}){3}|pbkdf2\$[0-9]{1,7})\$[0-9a-f]+\$[0-9a-f]+"  # as hash_password makes them
 # The keys of the rows of `user export`, and the types of what these hold.
 ROW_TYPES = {"user/.+": [str, str], "session/[0-9a-f]{14}/.+": [int, float, bool], "pruned/latest": [int]}
 
@@ -3662,8 +3668,14 @@ ROW_TYPES = {"user/.+": [str, str], "session/[0-9a-f]{14}/.+": [int, float, bool
 def read_row(line: str) -> tuple[str, Any]:
     """Return a row of `user export`; raise ValueError if `line` is none."""
     key, value = json.loads(line)
-    types = [*map(type, value if isinstance(value, list) else [value])]
+    kind, values = key.partition("/")[0], value if isinstance(value, list) else [value]
+    types, numbers = [*map(type, values)], [each for each in values if not isinstance(each, str)]
     if not any(re.fullmatch(pattern, key) and types == wanted for pattern, wanted in ROW_TYPES.items()):
+        raise ValueError
+    if kind == "user" and (key[5:] != checked_name(key[5:]) or not re.fullmatch(PASSWORDS, values[0])):
+        raise ValueError
+    # NaN is refused here as well.
+    if not all(0 <= number <= 2**53 for number in numbers):
         raise ValueError
     return key, value
 
@@ -3674,7 +3686,7 @@ def import_rows(store: SQLiteStore | EtcdStore, lines: Iterable[str]) -> int:
     for number, line in enumerate(lines, 1):
         try:
             rows.append(read_row(line))
-        except (ValueError, TypeError):
+        except (AttributeError, RecursionError, TypeError, ValueError):
             raise ValueError(f"line {number} is not what `user export` prints; nothing was imported") from None
     for start in range(0, len(rows), WRITES_AT_ONCE):
         store.batch([partial(store.keep, *row) for row in rows[start : start + WRITES_AT_ONCE]])

@@ -1,6 +1,7 @@
 """Lanes: password work and writing happen beside the loop; a commit that fails fails for all requests in it."""
 
 import contextlib
+import ipaddress
 import os
 import select
 import socket
@@ -117,6 +118,19 @@ def test_of_places_that_have_equally_many_the_one_whose_turn_comes_last_loses():
     queue.done(queue.take())
     assert queue.put(waiting("A")) is None, "there is room for one"
     assert queue.put(waiting("z")).place == b"z"
+
+
+def test_a_site_with_thousands_of_places_crowds_out_no_other_site():
+    """Of one /48 of IPv6 come logins from ever new places; others still get in, whether they were served before or not."""
+    queue, served = server.HashQueue(), server.place_of(ipaddress.ip_address("198.51.100.7"))
+    first = server.HashJob(None, 0, served, b"")
+    queue.put(first)
+    queue.done(queue.take())
+    flood = (server.place_of(ipaddress.ip_address(f"2001:db8:1:{number:x}00::1")) for number in range(256))
+    for place in flood:
+        queue.put(server.HashJob(None, 0, place, b""))
+    for honest in (served, *(server.place_of(ipaddress.ip_address(text)) for text in ("203.0.113.9", "2001:db9::1"))):
+        assert queue.put(server.HashJob(None, 0, honest, b"")).place.startswith(b"\x06\x20\x01\x0d\xb8")
 
 
 # -- password work beside the loop

@@ -570,12 +570,21 @@ def test_users_and_sessions_move_to_etcd_and_back_and_nobody_is_logged_out(tmp_p
     again.store.close()
 
 
-NO_EXPORT = ["", "[]", "ann", '["user/ann", ["p"]]', '["user/ann", 1]', '["other/x", 1]', '{"a": 1}', "[1, 2]"]
+KEPT = "scrypt$2$1$1$00$11"
+NO_EXPORT = [
+    "", "[]", "ann", '["user/ann", ["p"]]', '["user/ann", 1]', '["other/x", 1]', '{"a": 1}', "[1, 2]", "[" * 9_999,
+    '["user/ann", ["p", "e"]]', f'["user/a\\u001b", ["{KEPT}", "e"]]', f'["user/ ann", ["{KEPT}", "e"]]',
+    f'["user/\\ud800", ["{KEPT}", "e"]]', f'["user/{"a" * 256}", ["{KEPT}", "e"]]',
+    '["session/00000070000000/s", [0, NaN, true]]', '["session/00000070000000/s", [0, 1e999, true]]',
+    '["session/00000070000000/s", [-1, 0.5, true]]', '["session/00000070000000/s", [100000000000000000000, 0.5, true]]',
+    '["session/0000007000000G/s", [0, 0.5, true]]', '["session/7/s", [0, 0.5, true]]',
+    '["pruned/latest", 100000000000000000000]', '["pruned/earliest", 1]',
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("line", NO_EXPORT)
+@pytest.mark.parametrize("line", NO_EXPORT, ids=range(len(NO_EXPORT)))
 def test_what_is_no_export_is_refused_before_anything_is_written(fake, clock, line):
-    good, store = '["user/bob", ["p", "e"]]\n', open_store([fake.port], clock, f"test-{next(prefixes)}")
+    good, store = f'["user/bob", ["{KEPT}", "e"]]\n', open_store([fake.port], clock, f"test-{next(prefixes)}")
     with pytest.raises(ValueError, match="line 2 is not what `user export` prints; nothing was imported"):
         server.import_rows(store, [good, line, good])
     assert store.user_names() == []
