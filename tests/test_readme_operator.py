@@ -500,7 +500,12 @@ def test_several_machines_are_run_as_written(cluster, tmp_path):
         (gone,) = [each[0] for each in listed if each[2] == "n2"]
         etcdctl(cluster, "member remove", tmp_path, ID=gone)
         peer = f"https://127.0.0.1:{cluster.peers[2]}"
-        etcdctl(cluster, "member add", tmp_path, **{"n3": "n2", "https://10.0.0.3:2380": peer})
+
+        def added():
+            with contextlib.suppress(AssertionError):  # an unhealthy cluster, for some seconds
+                return etcdctl(cluster, "member add", tmp_path, **{"n3": "n2", "https://10.0.0.3:2380": peer})
+
+        wait_until(added, 30)
         shutil.rmtree(f"{cluster.scratch.name}/2")
         environment = cluster.environment
         cluster.environment = lambda number: {**environment(number), "ETCD_INITIAL_CLUSTER_STATE": "existing"}
