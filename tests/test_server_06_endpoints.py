@@ -423,10 +423,11 @@ def test_the_trace_of_a_token_that_is_no_text_is_not_much_longer_than_the_token(
     app = build()
     for text in ("A" * 8_000 + ".B.C", "A." + "A" * 8_000 + ".C", "_" * 8_000 + ".B.C", "AAEC" * 2_000 + ".B.C"):
         assert len(explain(app, text).body) < 3 * len(text)
+    several = ", Bearer ".join(["A" * 8_000] * 3 + ["A" * 7_000 + ".B.C"])
+    assert len(explain(app, several).body) < 25_000
 
 
-@pytest.mark.parametrize("fields", [{}, {"authorization": "Basic YTpi"}, {"authorization": "eyJ"},
-                                    {"authorization": "Bearer a.b.c, Bearer d.e.f"}])  # fmt: skip
+@pytest.mark.parametrize("fields", [{}, {"authorization": "Basic YTpi"}, {"authorization": "eyJ"}])
 def test_without_a_token_it_is_a_401_as_for_me(fields):
     app = build()
     me, trace = (server.respond(app, request("GET", path, **fields)) for path in ("/me", "/explain"))
