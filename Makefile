@@ -12,8 +12,8 @@ run: ## start the server on http://localhost:8000
 
 test: $(VENV) ## run the tests, in three parts at once (makes .venv with pytest if there is no pytest)
 	@out=$$(mktemp -d); $(PYTEST) tests/test_server_0* tests/test_server_16_* tests/test_attacks.py >$$out/1 2>&1 & one=$$!; \
-	$(PYTEST) tests/test_server_1[0-57]* tests/test_from_the_field.py tests/test_minijwt_[1-9]_* >$$out/2 2>&1 & two=$$!; \
-	$(PYTEST) $$(ls tests/test_*.py | grep -Ev '_server_|attacks|field|minijwt_[1-9]_|browser'); \
+	$(PYTEST) tests/test_server_1[0-57]* tests/test_from_the_field.py >$$out/2 2>&1 & two=$$!; \
+	$(PYTEST) $$(ls tests/test_*.py | grep -Ev '_server_|attacks|field|browser'); \
 	status=$$?; wait $$one || status=$$?; wait $$two || status=$$?; cat $$out/*; rm -r $$out; exit $$status
 
 test-all: ## run the tests on every Python from 3.9 on that is installed
@@ -21,7 +21,7 @@ test-all: ## run the tests on every Python from 3.9 on that is installed
 
 prove: $(VENV) ## the long proof, some minutes: a real browser, fuzzing, load, etcd under faults, mutants
 	$(PYTEST) tests/test_browser.py
-	LONG=1 HUNDREDS=10 $(PYTEST) tests/test_server_04_* tests/test_server_13_* tests/test_[adefr]*
+	LONG=1 HUNDREDS=10 $(PYTEST) tests/test_server_04_* tests/test_server_1[36]_* tests/test_[adefr]*
 	$(PYTHON) tests/prove/fuzz.py 30
 	$(PYTHON) tests/prove/wire.py 30000
 	$(PYTHON) tests/prove/fire.py

@@ -147,6 +147,7 @@ def test_minijwt_passes_every_stage_and_the_optional_one(say, tmp_path, stage):
     assert "To the letter: your file refuses what minijwt refuses" in said if stage else "two forgers" in said
 
 
+@pytest.mark.long
 def test_a_pupil_who_has_finished_may_go_on_to_the_letter(say):
     said = say(PUPIL, 8)
     assert "Stage 8 (optional): to the letter" in said and 'read_json(b\'{"sub":"admin","a":1e309}\')' in said

@@ -516,6 +516,7 @@ def refused(*anything, **more): raise ValueError("[digital envelope routines] un
 hashlib.scrypt = refused"""
 
 
+@pytest.mark.long
 @pytest.mark.skipif(server.COST != server.SCRYPT, reason="there is no scrypt here, so PBKDF2 is tested everywhere")
 def test_5_where_scrypt_is_refused_at_the_call_users_are_added_and_log_in_with_pbkdf2(tmp_path):
     python = through(FIPS)

@@ -159,6 +159,7 @@ def test_the_command_for_users_is_a_script_that_asks_for_what_the_unit_has():
 # ---- A container
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
 @needs("unshare", "setpriv", "mount")
 def test_the_recipe_serves_as_process_1_with_a_root_that_cannot_be_written():

@@ -395,6 +395,7 @@ def test_without_secrets_or_a_database_the_user_commands_refuse_and_name_init(tm
             os.environ.update(before)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("given", [SECRETS, {"DATABASE": "users.db"}])
 def test_secrets_or_a_database_are_enough_and_only_add_makes_one(tmp_path, given):
     path = tmp_path / given.get("DATABASE", "minijwt.db")
