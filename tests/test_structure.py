@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 
 import pytest
+from prove import mutants
 from serverkit import TOP, Process, answers, raw
 from sessionkit import PASSWORD, SECRETS, raw_login, raw_refresh
 
@@ -279,3 +280,10 @@ def test_it_serves_where_nothing_is_that_windows_lacks(tmp_path):
             status, _, errors = process.stop(signal.SIGINT)
         assert [login.status, refresh.status, page.status, status] == [200] * 3 + [0], errors
         assert "Traceback" not in errors and errors.endswith(" stop\n")
+
+
+# -- what is broken on purpose
+
+
+def test_every_mutant_of_make_prove_can_be_placed():
+    assert [name for _, name, old, _ in mutants.MUTANTS if mutants.SOURCE.count(old) != 1] == []
