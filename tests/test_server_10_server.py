@@ -579,7 +579,7 @@ def test_a_request_that_is_being_answered_is_never_dropped(crowded, monkeypatch)
 
 def test_while_all_are_busy_newcomers_wait_in_the_kernel(monkeypatch):
     monkeypatch.setattr(server, "ACCEPTS_AT_ONCE", 1)
-    monkeypatch.setattr(server, "PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(server, "ACCEPT_PAUSE_SECONDS", 0.001)
     log, gate = [], Gate(monkeypatch)
     running = Running(build(log=log), capacity=1)
     with contextlib.ExitStack() as stack:
@@ -610,8 +610,9 @@ class Failing(socket.socket):
 
 
 @pytest.fixture
-def failing():
+def failing(monkeypatch):
     """A running server, its log, and its one listener, which can be told to fail."""
+    monkeypatch.setattr(server, "ACCEPT_PAUSE_SECONDS", 0.001)
     log = []
     (listener,) = server.listen("127.0.0.1", 0)
     listener = Failing(fileno=listener.detach())
@@ -621,8 +622,7 @@ def failing():
     running.stop()
 
 
-def test_without_descriptors_it_rests_a_moment_drops_an_idle_client_and_complains_once(failing, monkeypatch):
-    monkeypatch.setattr(server, "PAUSE_SECONDS", 0.001)
+def test_without_descriptors_it_rests_a_moment_drops_an_idle_client_and_complains_once(failing):
     running, log, listener = failing
     with running.connect() as idle:
         wait_until(lambda: running.server.clients)
@@ -635,8 +635,7 @@ def test_without_descriptors_it_rests_a_moment_drops_an_idle_client_and_complain
     assert [(event.name, event.fields["result"]) for event in log] == [("accept", "EMFILE")]
 
 
-def test_a_client_that_the_network_has_lost_costs_no_other_its_place(failing, monkeypatch):
-    monkeypatch.setattr(server, "PAUSE_SECONDS", 0.001)
+def test_a_client_that_the_network_has_lost_costs_no_other_its_place(failing):
     running, log, listener = failing
     with running.connect() as idle:
         wait_until(lambda: running.server.clients)
