@@ -13,8 +13,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 # The process that is tested is the process that people run: PYTHONUNBUFFERED, for one, hid a server that could not stop.
 for name in [each for each in os.environ if each.startswith("PYTHON")]:
     del os.environ[name]
-# In the background of a script SIGINT is ignored, and would be by the programs that are tested.
+# In the background of a script SIGINT is ignored, under nohup SIGHUP, and would be by the programs that are tested. What
+# a function handles here is not ignored there.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 
 def pytest_runtest_setup(item):
