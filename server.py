@@ -1600,7 +1600,7 @@ class Handler(BaseHTTPRequestHandler):
 
     app: App
     framer: Framer
-    timeout = 10.0  # seconds for a blocking read; Server has deadlines of its own
+    timeout = 10.0  # seconds for `handle`: for one read, and for a request; Server has deadlines of its own
     last = False  # whether the next response is the last one
 
     def converse(self) -> Conversation:
@@ -1610,7 +1610,7 @@ class Handler(BaseHTTPRequestHandler):
                      input that is here already, as long as `framer` is busy
             Request  answer it: its Response
 
-        Returns the last bytes to send. `Server` throws TimeoutError in if the client is too slow; `handle` just closes.
+        Returns the last bytes to send. TimeoutError is thrown into it if the client is too slow.
         """
         peer = parse_address(self.client_address[0]) or NO_ADDRESS
         framer = self.framer = Framer(peer, self.app.settings.trusted_proxies)
@@ -1666,7 +1666,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle(self) -> None:
         """Answer one request of the stock server's socket, then close: an idle client would hold a thread."""
-        self.last = True
+        self.last, end = True, time.monotonic() + self.timeout
         conversation = self.converse()
         # OSError: the client is silent or gone.
         with suppress(OSError):
@@ -1675,9 +1675,11 @@ class Handler(BaseHTTPRequestHandler):
                 while True:
                     if isinstance(step, Request):
                         step = conversation.send(respond(self.app, step))
-                    else:
+                    elif time.monotonic() < end:
                         self.wfile.write(step)
                         step = conversation.send(self.rfile.read1(MAX_HEAD_BYTES))
+                    else:
+                        step = conversation.throw(TimeoutError)
             except StopIteration as end:
                 self.wfile.write(end.value)
 
@@ -2112,16 +2114,22 @@ class Server:
         """Have the selector watch for `events` of the client; 0: for none."""
         client.wants = events
         if events != client.watched:
-            if not client.watched:
-                self._selector.register(client.socket, events, client)
-            elif events:
-                self._selector.modify(client.socket, events, client)
-            else:
-                self._selector.unregister(client.socket)
+            try:
+                if not client.watched:
+                    self._selector.register(client.socket, events, client)
+                elif events:
+                    self._selector.modify(client.socket, events, client)
+                else:
+                    self._selector.unregister(client.socket)
+            except OSError:
+                # The kernel has no room for another watch (ENOSPC, ENOMEM).
+                client.watched = 0
+                return self._close(client)
             client.watched = events
         if self._tls and events == READABLE and client.socket.ended:
             # The end has arrived already, together with data.
             self._ready.append(client)
+        return None
 
     def _receive_or_send(self, client: Client) -> None:
         """Go on with a client whose socket is ready."""
@@ -3025,19 +3033,19 @@ class EtcdStore:
         return found
 
     def _prune(self) -> None:
-        """Forget some sessions that have expired, and remember that this was done; forget some old attempts."""
+        """Forget some sessions that have expired, and remember that this was done; if that is all, old attempts."""
         self._prune_at, now = time.monotonic() + PRUNE_SECONDS, self._clock()
         with suppress(StoreFailed, TypeError, ValueError):
             old, _ = self._range("session/", f"session/{int(now) + 1:014x}", limit=PRUNE_ROWS)
             self.keep("pruned/latest", max((int(key.split("/")[1], 16) for key in old), default=0))
-            attempts, count = self._range("failure/", "failure0", sortTarget="MOD")
-            for number, (key, row) in enumerate(attempts.items()):
-                if number < count - MAX_ATTEMPT_ROWS or row[1][2] <= now:
-                    old[key] = row
+            if len(old) < PRUNE_ROWS:
+                attempts, count = self._range("failure/", "failure0", sortTarget="MOD")
+                old.update((key, row) for number, (key, row) in enumerate(attempts.items())
+                           if number < count - MAX_ATTEMPT_ROWS or row[1][2] <= now)  # fmt: skip
             self._settle([Work({key: row}, {key: None}) for key, row in old.items()], time.monotonic() + STORE_SECONDS)
             self._prune_at -= PRUNE_SECONDS if len(old) >= PRUNE_ROWS else 0
 
-    # -- users
+    # -- the verbs
 
     def user_names(self) -> list[str]:
         return [key.partition("/")[2] for key, value in self.dump("user") if value != GONE]
@@ -3068,8 +3076,6 @@ class EtcdStore:
     @transaction
     def remove_user(self, name: str) -> bool:
         return (self._get(f"user/{name}")[0] or GONE) != GONE and self._put(f"user/{name}", GONE)
-
-    # -- sessions and attempts
 
     @transaction
     def look_up(self, name: str, sid: str, expires: int) -> Standing:

@@ -3,8 +3,10 @@
 import random
 import socket
 import threading
+import time
 from collections import Counter
 from http.server import ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 import server
@@ -363,6 +365,17 @@ def test_the_stock_server_says_100_continue_too():
         (answer,) = answers(ours.recv(65_536))
         thread.join()
     assert answer.status == 200
+
+
+def test_under_the_stock_server_a_request_that_trickles_in_is_ended(monkeypatch):
+    handler, seconds = server.handler_for(build()), iter([0.0, 9.0, 11.0])
+    monkeypatch.setattr(server, "time", SimpleNamespace(monotonic=lambda: next(seconds), time=time.time))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(RAW_LOGIN[:20])
+        handler(theirs, ("127.0.0.1", 1), None)
+        (answer,) = answers(ours.recv(65_536))
+    assert (answer.status, answer.json["code"], answer["Connection"]) == (408, "timeout", "close")
 
 
 @pytest.mark.parametrize("stock", [lambda: house()], indirect=True)

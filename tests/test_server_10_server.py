@@ -635,6 +635,23 @@ def test_without_descriptors_it_rests_a_moment_drops_an_idle_client_and_complain
     assert [(event.name, event.fields["result"]) for event in log] == [("accept", "EMFILE")]
 
 
+def test_when_the_kernel_can_watch_no_more_a_client_is_closed_and_the_others_are_served(failing, monkeypatch):
+    running, log, listener = failing
+    with running.connect() as client:
+        assert is_open(client)
+        for number in (errno.ENOSPC, errno.ENOMEM):
+            def full(*_, number=number):
+                raise OSError(number, os.strerror(number))
+            with monkeypatch.context() as patch:
+                patch.setattr(server.selectors.DefaultSelector, "register", full)
+                with running.connect() as another:
+                    assert read_all(another) == b""
+        assert is_open(client)
+        wait_until(lambda: len(running.server.clients) == 1)
+    with running.connect() as another:
+        assert is_open(another)
+
+
 def test_a_client_that_the_network_has_lost_costs_no_other_its_place(failing):
     running, log, listener = failing
     with running.connect() as idle:
