@@ -449,6 +449,36 @@ def ask_in_a_terminal(command, directory, answers):
     assert process.wait(20) == 0, printed.decode()
 
 
+class StartedBefore(etcdkit.Cluster):
+    """Nodes that Debian has started when it installed them, each of them alone; then `remove` is run."""
+
+    remove = ":"
+
+    def start(self, number):
+        environment = self.environment
+        said = environment(number)
+        alone = {"ETCD_INITIAL_CLUSTER": f"{said['ETCD_NAME']}={said['ETCD_INITIAL_ADVERTISE_PEER_URLS']}"}
+        self.environment = lambda number: {**said, **alone}
+        super().start(number)
+        wait_until(lambda: self.status(number))
+        self.kill(number)
+        self.environment = environment
+        sh(self.remove.replace("/var/lib/etcd/default", said["ETCD_DATA_DIR"]), self.scratch.name)
+        super().start(number)
+
+
+@pytest.mark.long
+@needs("etcd", "etcdctl")
+def test_nodes_that_were_started_before_are_one_cluster_only_once_their_data_are_removed(monkeypatch):
+    with StartedBefore(3) as nodes:
+        assert len(nodes.etcdctl("member", "list").splitlines()) == 1
+    assert SEVERAL.count("rm -rf /var/lib/etcd/default") == 2, "before the first start, and before a restore"
+    (remove,) = re.findall("`systemctl stop etcd; (rm -rf [^`]*)`", SEVERAL)
+    monkeypatch.setattr(StartedBefore, "remove", remove)
+    with StartedBefore(3) as nodes:
+        assert len(nodes.etcdctl("member", "list").splitlines()) == 3
+
+
 # What etcdctl says while the nodes choose a leader. The README says: run the command again.
 CHOOSING = re.compile("leader changed|no leader|timed out|deadline exceeded|unhealthy cluster|Unavailable")
 # What it then says if the command that had no answer was done.
