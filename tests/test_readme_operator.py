@@ -23,6 +23,8 @@ from test_readme import README, SECTIONS, blocks
 CHAPTER = SECTIONS["On one machine"]
 SEVERAL = SECTIONS["Several machines"]
 DEPLOY = TOP / "tests" / "deploy"
+# What stands above it in the block needs no rights.
+AS_ROOT = "# Then, as root:\n"
 
 
 def needs(*programs):
@@ -65,7 +67,7 @@ def make_dist(folder):
 @needs("sha256sum")
 def test_the_line_that_is_compared_is_the_same_on_both_sides_and_the_rest_works_there(tmp_path):
     here = make_dist(tmp_path)
-    make, *there = block("sh", "sha256sum").splitlines()
+    make, *there = block("sh", "sha256sum").partition(AS_ROOT)[0].splitlines()
     assert make.startswith("make dist ")
     printed = sh("\n".join(there), tmp_path).splitlines(keepends=True)
     assert printed[0] == here
@@ -93,7 +95,8 @@ def test_it_is_installed_where_the_files_expect_it(tmp_path):
     make_dist(dist)
     for folder in ("usr/local/sbin", "etc/systemd/system"):
         (root / folder).mkdir(parents=True)
-    install = re.sub(" /(?=opt|usr|etc)", f" {root}/", block("sh", "install -D").partition("minijwt user add")[0])
+    commands = block("sh", "install -D").partition(AS_ROOT)[2].partition("minijwt user add")[0]
+    install = re.sub(" /(?=opt|usr|etc)", f" {root}/", commands)
     sh(install.replace("python3", sys.executable), dist)
     assert "REFRESH_TOKEN_SECRET=" in (root / "etc/minijwt/.env").read_text()
     (unit,) = (root / "etc/systemd/system").iterdir()
@@ -444,6 +447,36 @@ def ask_in_a_terminal(command, directory, answers):
                 os.write(ours, answers.pop(0).encode() + b"\n")
     os.close(ours)
     assert process.wait(20) == 0, printed.decode()
+
+
+class StartedBefore(etcdkit.Cluster):
+    """Nodes that Debian has started when it installed them, each of them alone; then `remove` is run."""
+
+    remove = ":"
+
+    def start(self, number):
+        environment = self.environment
+        said = environment(number)
+        alone = {"ETCD_INITIAL_CLUSTER": f"{said['ETCD_NAME']}={said['ETCD_INITIAL_ADVERTISE_PEER_URLS']}"}
+        self.environment = lambda number: {**said, **alone}
+        super().start(number)
+        wait_until(lambda: self.status(number))
+        self.kill(number)
+        self.environment = environment
+        sh(self.remove.replace("/var/lib/etcd/default", said["ETCD_DATA_DIR"]), self.scratch.name)
+        super().start(number)
+
+
+@pytest.mark.long
+@needs("etcd", "etcdctl")
+def test_nodes_that_were_started_before_are_one_cluster_only_once_their_data_are_removed(monkeypatch):
+    with StartedBefore(3) as nodes:
+        assert len(nodes.etcdctl("member", "list").splitlines()) == 1
+    assert SEVERAL.count("rm -rf /var/lib/etcd/default") == 2, "before the first start, and before a restore"
+    (remove,) = re.findall("`systemctl stop etcd; (rm -rf [^`]*)`", SEVERAL)
+    monkeypatch.setattr(StartedBefore, "remove", remove)
+    with StartedBefore(3) as nodes:
+        assert len(nodes.etcdctl("member", "list").splitlines()) == 3
 
 
 # What etcdctl says while the nodes choose a leader. The README says: run the command again.

@@ -1,5 +1,7 @@
 #!/bin/sh
-# sh etcd-certificates.sh ADDRESS...: make a CA, a certificate for the node at each address, and one for minijwt.
+# sh etcd-certificates.sh ADDRESS...: make a CA, a certificate for the node at each address, and one for minijwt, which
+# last 825 days. To /etc/etcd/ of each node, for its user etcd to read: ca.pem, and the node-ADDRESS.pem and .key of its
+# address, as node.pem and node.key. To /etc/minijwt/ of each server: ca.pem, minijwt.pem and minijwt.key, see etcd.env.
 # Nodes are server and client to each other. Only the CA has a CommonName: once it has users, etcd refuses a client's.
 set -eu
 umask 077
