@@ -2446,9 +2446,9 @@ class _Closing(sqlite3.Connection):
 class _OfThread(threading.local):
     """What each thread has to itself: a connection that waits and writes, one that does neither, and which is used."""
 
-    writer: sqlite3.Connection | None = None
-    reader: sqlite3.Connection | None = None
-    reading = False
+    def __init__(self) -> None:
+        self.reading = False
+        self.connections: dict[bool, sqlite3.Connection] = {}  # by `reading`
 
 
 class SQLiteStore:
@@ -2459,9 +2459,9 @@ class SQLiteStore:
     def __init__(self, path: str, clock: Callable[[], float] = time.time, create: bool = True) -> None:
         """Raises SettingsError if the file cannot be opened, is no database of ours, or a newer version's."""
         self.path, self._clock, self._local = os.path.abspath(path), clock, _OfThread()
-        self._checked, self.replaced = -math.inf, False
+        self._checked = -math.inf
         # Connections that must not be closed while another file is in the place of ours.
-        self._abandoned: list[sqlite3.Connection] = []
+        self.abandoned: list[sqlite3.Connection] = []
         try:
             if sqlite3.sqlite_version_info < (3, 26):
                 raise ValueError(f"SQLite {sqlite3.sqlite_version} is too old, 3.26 is needed")
@@ -2469,8 +2469,7 @@ class SQLiteStore:
                 # SQLite would make it for all to read, and so would the target of a dangling link.
                 with suppress(FileExistsError):
                     os.close(os.open(os.path.realpath(self.path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-            found = os.stat(self.path)
-            self._identity = found.st_dev, found.st_ino
+            self._opened = os.stat(self.path)
             self._prepare()
         except FileNotFoundError:
             if create:
@@ -2494,16 +2493,12 @@ class SQLiteStore:
 
     def _prepare(self) -> None:
         """Make or migrate the tables; raise ValueError if the file is not ours, before anything is written."""
-        db = self._connection()
-        # One snapshot, since another process may be making it this moment.
-        db.execute("BEGIN")
-        self._version(db)
-        db.execute("COMMIT")
+        self._version()
         patience = time.monotonic() + BUSY_SECONDS
         while True:
             try:
                 # Readers and the writer do not wait for each other.
-                db.execute("PRAGMA journal_mode=WAL").fetchall()
+                self._connection().execute("PRAGMA journal_mode=WAL").fetchall()
                 break
             except sqlite3.OperationalError as error:
                 # Here alone SQLite does not wait until others are through.
@@ -2511,7 +2506,7 @@ class SQLiteStore:
                     raise
                 time.sleep(0.01)
         with self._transaction() as db:
-            version = self._version(db)
+            version = self._version()
             if version < SCHEMA_VERSION:
                 # `executescript` would commit first.
                 for statement in (FROM_SCHEMA_1 if version else TABLES).split(";\n"):
@@ -2519,12 +2514,13 @@ class SQLiteStore:
                 db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-    @staticmethod
-    def _version(db: sqlite3.Connection) -> int:
+    def _version(self) -> int:
         """Return the version of the schema, 0 if the file is empty; raise ValueError if it is not ours."""
-        pragmas = ("application_id", "user_version")
-        identity, version = (db.execute(f"PRAGMA {name}").fetchall()[0][0] for name in pragmas)
-        ((tables,),) = db.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        # One statement, and so one snapshot: another process may be making the tables this moment.
+        ((identity, version, tables),) = self._rows(
+            "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)"
+            " FROM pragma_application_id, pragma_user_version"
+        )
         if tables and identity != APPLICATION_ID:
             raise ValueError("it is another program's database")
         if tables and version not in (1, SCHEMA_VERSION):
@@ -2533,10 +2529,11 @@ class SQLiteStore:
 
     def _connection(self) -> sqlite3.Connection:
         """Return the connection that this thread uses now."""
-        db = self._local.reader if self._local.reading else self._local.writer
+        reading, connections = self._local.reading, self._local.connections
+        db = connections.get(reading)
         if db is None:
             self._check_identity()
-            wait = 0 if self._local.reading else BUSY_SECONDS
+            wait = 0 if reading else BUSY_SECONDS
             try:
                 db = sqlite3.connect(
                     self.path, timeout=wait, isolation_level=None, check_same_thread=False, factory=_Closing
@@ -2545,14 +2542,8 @@ class SQLiteStore:
                 db.execute("PRAGMA synchronous=FULL")
             except sqlite3.Error as error:
                 raise StoreFailed(str(error)) from None
-            self._keep(db)
+            connections[reading] = db
         return db
-
-    def _keep(self, db: sqlite3.Connection | None) -> None:
-        if self._local.reading:
-            self._local.reader = db
-        else:
-            self._local.writer = db
 
     def _check_identity(self) -> None:
         """Raise StoreFailed if the file at `path` is not the one that was opened at first: moved, deleted, replaced.
@@ -2561,29 +2552,21 @@ class SQLiteStore:
         """
         try:
             found = os.stat(self.path)
-            self.replaced = (found.st_dev, found.st_ino) != self._identity
         except OSError as error:
-            self.replaced = True
             raise StoreFailed(f"{self.path}: {error.strerror}") from None
-        if self.replaced:
+        if not os.path.samestat(found, self._opened):
             raise StoreFailed(f"{self.path} is another file than the one that was opened")
         self._checked = self._clock()
         with suppress(sqlite3.Error, IndexError):
             while True:
-                self._abandoned.pop().close()
-
-    def _forget(self) -> None:
-        """Close the connection that this thread uses now, after a fault: the next verb begins anew."""
-        db = self._local.reader if self._local.reading else self._local.writer
-        self._keep(None)
-        if db is not None:
-            self._abandoned.append(db)
-            with suppress(StoreFailed, sqlite3.Error):
-                self._check_identity()
+                self.abandoned.pop().close()
 
     def close(self) -> None:
-        for self._local.reading in (True, False):
-            self._forget()
+        self.abandoned.extend(self._local.connections.values())
+        self._local.connections.clear()
+        if self.abandoned:
+            with suppress(StoreFailed):
+                self._check_identity()
 
     @contextmanager
     def reading(self, several: bool) -> Iterator[None]:
@@ -2595,9 +2578,9 @@ class SQLiteStore:
                     self._connection().execute("BEGIN")
             yield
         finally:
-            if several and self._local.reader is not None:
-                with suppress(sqlite3.Error):
-                    self._local.reader.execute("ROLLBACK")
+            if several:
+                with suppress(sqlite3.Error, KeyError):
+                    self._local.connections[True].execute("ROLLBACK")
             self._local.reading = False
 
     def _rows(self, statement: str, *values: object) -> list[Any]:
@@ -2610,7 +2593,7 @@ class SQLiteStore:
         except sqlite3.Error as error:
             # A transaction that writes may still be whole.
             if self._local.reading or not db.in_transaction:
-                self._forget()
+                self.close()
             raise StoreFailed(str(error)) from None
 
     @contextmanager
@@ -2619,24 +2602,20 @@ class SQLiteStore:
         if self._local.reading:
             raise Redo
         db = self._connection()
-        if db.in_transaction:
-            # Within `batch`.
-            try:
-                yield db
-            except sqlite3.Error as error:
-                raise StoreFailed(str(error)) from None
-            return
-        self._check_identity()
+        outermost = not db.in_transaction  # not within `batch`
         try:
-            db.execute("BEGIN IMMEDIATE")
+            if outermost:
+                self._check_identity()
+                db.execute("BEGIN IMMEDIATE")
             yield db
-            db.execute("COMMIT")
+            if outermost:
+                db.execute("COMMIT")
         except BaseException as error:
-            with suppress(sqlite3.Error):
-                # Some faults, a full disk for one, have ended it already.
-                if db.in_transaction:
+            if outermost:
+                # Some faults, a full disk for one, have ended it already: then this fails.
+                with suppress(sqlite3.Error):
                     db.execute("ROLLBACK")
-            self._forget()
+                self.close()
             if isinstance(error, sqlite3.Error):
                 raise StoreFailed(str(error)) from None
             raise
@@ -2739,14 +2718,18 @@ class SQLiteStore:
     # -- moving to another store, and from one
 
     def dump(self, *kinds: str) -> Iterator[tuple[str, Any]]:
-        """Yield rows of `kinds` as the shared store spells them: what they are called, and what they hold."""
+        """Yield rows of each of `kinds`, as the shared store spells them: what they are called, and what they hold."""
         with self.reading(True):
-            rows = [(f"user/{name}", user) for name, *user in self._rows("SELECT * FROM user")]
-            statement = "SELECT expires, sid, generation, rotated, ended FROM session"
-            for expires, sid, generation, rotated, ended in self._rows(statement):
-                rows.append((f"session/{expires:014x}/{sid}", [generation, rotated, bool(ended)]))
-            rows.append(("pruned/latest", self._rows("SELECT latest FROM pruned")[0][0]))
-        yield from (row for row in rows if row[0].partition("/")[0] in kinds)
+            users, sessions = self._rows("SELECT * FROM user"), self._rows("SELECT * FROM session")
+            ((latest,),) = self._rows("SELECT latest FROM pruned")
+        rows: dict[str, Iterable[tuple[str, Any]]] = {
+            "user": ((f"user/{name}", user) for name, *user in users),
+            "session": ((f"session/{expires:014x}/{sid}", [generation, rotated, bool(ended)])
+                        for sid, generation, rotated, ended, expires in sessions),
+            "pruned": [("pruned/latest", latest)],
+        }  # fmt: skip
+        for kind in kinds:
+            yield from rows[kind]
 
     def keep(self, key: str, value: Any) -> Any:
         """Write one such row unless it is there."""
@@ -3643,7 +3626,7 @@ def serve_command(arguments: argparse.Namespace) -> int:
         log(Event("stop", {}))
     finally:
         log.close()
-    if getattr(store, "replaced", False):
+    if getattr(store, "abandoned", ()):
         # At its end Python would close the database, and SQLite unlink the -wal of the file that has taken its place.
         os._exit(0)
     return 0
