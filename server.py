@@ -3408,24 +3408,12 @@ MAX_SELECT = 512  # sockets that `select` takes on Windows
 def bound_socket(address: str, port: int) -> socket.socket:
     """Return a socket that listens on a literal address; raise OSError if that cannot be."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if os.name == "posix":
-            # On Windows this would let another program take the port over.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Accepted sockets inherit these.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind((address, port))
-        # Until then another program could take the port too.
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-    except OSError:
-        listener.close()
-        raise
+    listener = socket.create_server((address, port), family=family, backlog=BACKLOG)
+    # Accepted sockets inherit these.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+    listener.setblocking(False)
     return listener
 
 
@@ -3446,38 +3434,43 @@ def listen(host: str, port: int) -> list[socket.socket]:
                     sockets[0].close()
                     raise
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            message = f"PORT {port} is in use on {host}: stop that program, or set another PORT"
-            raise SettingsError(message, passing=True) from None
-        if error.errno == errno.EACCES:
-            raise SettingsError(f"PORT {port} may not be used by this user: set one above 1023") from None
-        passing = error.errno == errno.EADDRNOTAVAIL
-        raise SettingsError(f"HOST {host} cannot be listened on: {error.strerror}", passing) from None
+        number = error.errno or 0
+        sentences = {
+            errno.EADDRINUSE: f"PORT {port} is in use on {host}: stop that program, or set another PORT",
+            errno.EACCES: f"PORT {port} may not be used by this user: set one above 1023",
+        }
+        sentence = sentences.get(number, f"HOST {host} cannot be listened on: {os.strerror(number)}")
+        raise SettingsError(sentence, passing=number in (errno.EADDRINUSE, errno.EADDRNOTAVAIL)) from None
     return sockets
 
 
-def tls_context(cert: str, key: str) -> ssl.SSLContext:
-    """Return what TLS 1.2 and newer needs; raise SettingsError if the files `cert` and `key` are not a pair."""
+def load_pair(context: ssl.SSLContext, kind: str, cert: str, key: str) -> None:
+    """Load the files that {kind}_CERT and {kind}_KEY name; raise SettingsError if they are no pair."""
 
     def no_password() -> str:
-        raise SettingsError(f"TLS_KEY {key} is locked by a password, which cannot be typed here: unlock it")
+        raise SettingsError(f"{kind}_KEY {key} is locked by a password, which cannot be typed here: unlock it")
 
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
-    # Each renegotiation would cost us ten times what it costs the client. PyPy does not name the option.
-    context.options |= getattr(ssl, "OP_NO_RENEGOTIATION", 1 << 30)
-    context.set_alpn_protocols(["http/1.1"])  # RFC 7301
     try:
-        for variable, path in (("TLS_CERT", cert), ("TLS_KEY", key)):
+        for variable, path in (("CERT", cert), ("KEY", key)):
             with open(path, "rb"):
                 pass
         context.load_cert_chain(cert, key, no_password)
     except ssl.SSLError as error:
         if "MISMATCH" in str(error.reason):
-            raise SettingsError(f"TLS_KEY {key} is not the key of TLS_CERT {cert}") from None
-        raise SettingsError(f"TLS_CERT {cert} and TLS_KEY {key} must be PEM: a certificate and its key") from None
+            raise SettingsError(f"{kind}_KEY {key} is not the key of {kind}_CERT {cert}") from None
+        raise SettingsError(f"{kind}_CERT {cert} and {kind}_KEY {key} must be PEM: a certificate and its key") from None
     except OSError as error:
-        raise SettingsError(f"{variable} {path} cannot be read: {error.strerror}") from None
+        raise SettingsError(f"{kind}_{variable} {path} cannot be read: {error.strerror}") from None
+
+
+def tls_context(cert: str, key: str) -> ssl.SSLContext:
+    """Return what TLS 1.2 and newer needs; raise SettingsError if the files `cert` and `key` are no pair."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # RFC 8996
+    # Each renegotiation would cost us ten times what it costs the client. PyPy does not name the option.
+    context.options |= getattr(ssl, "OP_NO_RENEGOTIATION", 1 << 30)
+    context.set_alpn_protocols(["http/1.1"])  # RFC 7301
+    load_pair(context, "TLS", cert, key)
     return context
 
 
@@ -3495,8 +3488,7 @@ def raise_descriptor_limit() -> int:
 
 def notify_systemd(state: str) -> None:
     """Tell systemd `state`, such as READY=1, if it has started us (sd_notify(3))."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if path:
+    if path := os.environ.get("NOTIFY_SOCKET"):
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
             # A name that begins with @ is in Linux's abstract namespace.
             client.connect("\0" + path[1:] if path.startswith("@") else path)
@@ -3517,18 +3509,14 @@ def open_etcd(settings: Settings, create: bool = True) -> EtcdStore:
         if not all(login.values()) or "\n" in password:
             raise SettingsError(f"DATABASE_LOGIN {settings.database_login} must hold one line, user:password")
     if settings.database_ca:
-        files = f"DATABASE_CA {settings.database_ca}"
         try:
             tls = ssl.create_default_context(cafile=settings.database_ca)
-            tls.minimum_version = ssl.TLSVersion.TLSv1_2
-            if settings.database_cert:
-                files = f"DATABASE_CERT {settings.database_cert} with DATABASE_KEY {settings.database_key}"
-                # An empty password: a key that has one must not have the terminal asked for it.
-                tls.load_cert_chain(settings.database_cert, settings.database_key, password="")
-        except (OSError, ValueError) as error:
-            wrong = isinstance(error, ssl.SSLError)
-            reason = "not PEM, or not a pair" if wrong else getattr(error, "strerror", error)
-            raise SettingsError(f"{files} cannot be used: {reason}") from None
+        except OSError as error:
+            reason = "it is not PEM" if isinstance(error, ssl.SSLError) else error.strerror
+            raise SettingsError(f"DATABASE_CA {settings.database_ca} cannot be used: {reason}") from None
+        tls.minimum_version = ssl.TLSVersion.TLSv1_2
+        if settings.database_cert:
+            load_pair(tls, "DATABASE", settings.database_cert, settings.database_key)
     try:
         return EtcdStore(settings.database, nodes, prefix, tls, login, create=create)
     except StoreFailed as error:
@@ -3537,15 +3525,12 @@ def open_etcd(settings: Settings, create: bool = True) -> EtcdStore:
         raise SettingsError(f"DATABASE {settings.database} cannot be used: {error}", passing) from None
 
 
-def open_database(settings: Settings, create: bool = True) -> SQLiteStore | EtcdStore:
-    """Return the store that lasts."""
+def open_store(settings: Settings, create: bool = True) -> MemoryStore | SQLiteStore | EtcdStore:
+    """Return the store that DATABASE names. With `create`, it is made if there is none."""
+    if not settings.database:
+        return MemoryStore()
     etcd = settings.database.startswith("etcd://")
     return open_etcd(settings, create) if etcd else SQLiteStore(settings.database, create=create)
-
-
-def open_store(settings: Settings) -> Store:
-    """Return the store that DATABASE names."""
-    return open_database(settings) if settings.database else MemoryStore()
 
 
 # ---- Command line ----------------------------------------------------------------------------------------
@@ -3679,13 +3664,13 @@ def import_rows(store: SQLiteStore | EtcdStore, lines: Iterable[str]) -> int:
 def user_command(arguments: argparse.Namespace) -> int:
     """user add|passwd|remove|list|logout|export|import: a running server sees it at once."""
     settings = read_settings(os.environ)
-    if not settings.database:
-        raise SettingsError(f"no secrets and no DATABASE are set, so users would not last: `{COMMAND} init` first")
     # Arguments are bytes that Python has decoded by the locale; a name is UTF-8.
     action, name = arguments.action, getattr(arguments, "name", "")
     with suppress(UnicodeEncodeError):
         name = os.fsencode(name).decode("utf-8", "surrogateescape")
-    store = open_database(settings, create=action in ("add", "import"))
+    store = open_store(settings, create=action in ("add", "import"))
+    if isinstance(store, MemoryStore):
+        raise SettingsError(f"no secrets and no DATABASE are set, so users would not last: `{COMMAND} init` first")
     accounts = Accounts(settings, store)
     if action == "list":
         print("".join(each + "\n" for each in store.user_names()), end="")
