@@ -3278,17 +3278,13 @@ def read_dotenv(path: str) -> dict[str, str]:
 
 def check_database(settings: Settings) -> None:
     """Raise SettingsError if DATABASE and DATABASE_… do not belong together."""
-    pem = {"DATABASE_CERT": settings.database_cert, "DATABASE_KEY": settings.database_key}
-    files = {"DATABASE_CA": settings.database_ca, **pem, "DATABASE_LOGIN": settings.database_login}
-    given = [name for name, path in files.items() if path]
+    about = [name for name in settings.given if name.startswith("DATABASE_")]
     if not settings.database.startswith("etcd://"):
-        if given:
-            raise SettingsError(f"{given[0]} is for etcd, and DATABASE does not begin with etcd://")
+        if about:
+            raise SettingsError(f"{about[0]} is for etcd, and DATABASE does not begin with etcd://")
         return
     if settings.random_secrets:
         raise SettingsError("DATABASE=etcd://… needs both secrets, the same ones on every machine")
-    if len([path for path in pem.values() if path]) == 1:
-        raise SettingsError("DATABASE_CERT and DATABASE_KEY belong together: set both, or none")
     if not settings.database_ca:
         if settings.database_cert:
             raise SettingsError("DATABASE_CERT is set without DATABASE_CA: it is for TLS")
@@ -3299,6 +3295,9 @@ def check_database(settings: Settings) -> None:
 
 def check_together(settings: Settings) -> None:
     """Raise SettingsError for settings that are fine alone and wrong together."""
+    for cert, key in (("TLS_CERT", "TLS_KEY"), ("DATABASE_CERT", "DATABASE_KEY")):
+        if (cert in settings.given) != (key in settings.given):
+            raise SettingsError(f"{cert} and {key} belong together: set both (they may name one file), or none")
     check_database(settings)
     if {*map(minijwt.hmac_key, settings.access_secrets)} & {*map(minijwt.hmac_key, settings.refresh_secrets)}:
         raise SettingsError(
@@ -3309,9 +3308,6 @@ def check_together(settings: Settings) -> None:
         raise SettingsError("COOKIE_SAMESITE is None, which needs COOKIE_SECURE=on; otherwise set Lax or Strict")
     if not settings.cookie_secure and settings.cookie_name.lower().startswith(("__host-", "__secure-")):
         raise SettingsError(f"COOKIE_NAME is {settings.cookie_name}, which needs COOKIE_SECURE=on; otherwise set jwt")
-    if bool(settings.tls_cert) != bool(settings.tls_key):
-        alone, other = ("TLS_CERT", "TLS_KEY") if settings.tls_cert else ("TLS_KEY", "TLS_CERT")
-        raise SettingsError(f"{alone} is set without {other}: set both (they may name one file), or none")
 
 
 def read_settings(environ: Mapping[str, str], dotenv: str = ".env") -> Settings:
@@ -3323,8 +3319,7 @@ def read_settings(environ: Mapping[str, str], dotenv: str = ".env") -> Settings:
     # An empty ..._OLD, as a template may have it, is none.
     given = {name: text for name, text in {**from_file, **environ}.items() if text or not name.endswith("_OLD")}
     shown: dict[str, str] = {}
-    values: dict[str, Any] = {"given": shown}
-    values["unknown"] = tuple(name for name in from_file if name not in VARIABLES)
+    values: dict[str, Any] = {"given": shown, "unknown": tuple(name for name in from_file if name not in VARIABLES)}
     # In this order: a current secret before its old one.
     for variable, (field, read) in VARIABLES.items():
         if variable in given:
@@ -3336,7 +3331,7 @@ def read_settings(environ: Mapping[str, str], dotenv: str = ".env") -> Settings:
                 raise SettingsError(f"{variable}{value} (from {source}): {error}") from None
             shown[variable] = f"{len(value)} bytes" if read is read_secret else given[variable]
             values[field] = (*values.get(field, ()), value) if read is read_secret else value
-    names = [name for name in VARIABLES if "_SECRET" in name and name in given]
+    names = [name for name in shown if "_SECRET" in name]
     if not names:
         access, refresh = os.urandom(minijwt.MIN_KEY_BYTES), os.urandom(minijwt.MIN_KEY_BYTES)
         values.update(access_secrets=(access,), refresh_secrets=(refresh,), random_secrets=True)
