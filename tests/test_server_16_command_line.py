@@ -227,7 +227,7 @@ def test_selftest_shows_that_all_works_and_leaves_nothing_behind(tmp_path):
 
 
 def test_a_selftest_that_fails_says_which_line(cheap, monkeypatch):
-    monkeypatch.setattr(server, "RFC_NOW", 2_000_000_000)
+    monkeypatch.setattr(server, "RFC_KEY", server.RFC_KEY.swapcase())
     status, out, err = cheap("selftest")
     assert status == 1 and [line.split()[0] for line in out.splitlines()] == ["FAILED", "ok", "ok", "ok", "ok"]
 
