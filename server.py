@@ -2324,7 +2324,6 @@ class Server:
 # ---- Log -------------------------------------------------------------------------------------------------
 # One line of key=value for each thing that an operator may have to know. Never a token, a password or a secret.
 
-LOG_FORMAT = "%(levelname)s: %(message)s"
 MAX_VALUE_CHARS = 64
 # Events whose values come from the operator and the system, not from clients; so they may be longer.
 LONG_EVENTS, MAX_LONG_CHARS = {"start", "settings", "user", "database", "hash"}, 1_024
@@ -2658,10 +2657,8 @@ class SQLiteStore:
     def look_up(self, name: str, sid: str, expires: int) -> Standing:
         (row,) = self._rows(
             "SELECT password, epoch, EXISTS (SELECT 1 FROM user), latest, generation, rotated, ended"
-            " FROM pruned LEFT JOIN user ON name = ? LEFT JOIN session ON sid = ?",
-            name,
-            sid,
-        )
+            " FROM pruned LEFT JOIN user ON name = ? LEFT JOIN session ON sid = ?", name, sid,
+        )  # fmt: skip
         return Standing(*row)
 
     def add_session(self, sid: str, expires: int) -> None:
@@ -3412,25 +3409,25 @@ def listen(host: str, port: int) -> list[socket.socket]:
 
     Raises SettingsError if the port is taken or the address not ours. Never looks up a name.
     """
-    try:
-        sockets = [bound_socket("127.0.0.1" if host == "localhost" else host, port)]
-        if host == "localhost":
-            try:
-                # For port 0: the port that the first one got.
-                sockets.append(bound_socket("::1", sockets[0].getsockname()[1]))
-            except OSError as error:
+    sockets: list[socket.socket] = []
+    for address in ["127.0.0.1", "::1"] if host == "localhost" else [host]:
+        try:
+            sockets.append(bound_socket(address, port))
+        except OSError as error:
+            number = error.errno or 0
+            if sockets and number in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                 # A machine without IPv6.
-                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                    sockets[0].close()
-                    raise
-    except OSError as error:
-        number = error.errno or 0
-        sentences = {
-            errno.EADDRINUSE: f"PORT {port} is in use on {host}: stop that program, or set another PORT",
-            errno.EACCES: f"PORT {port} may not be used by this user: set one above 1023",
-        }
-        sentence = sentences.get(number, f"HOST {host} cannot be listened on: {os.strerror(number)}")
-        raise SettingsError(sentence, passing=number in (errno.EADDRINUSE, errno.EADDRNOTAVAIL)) from None
+                break
+            for each in sockets:
+                each.close()
+            sentences = {
+                errno.EADDRINUSE: f"PORT {port} is in use on {host}: stop that program, or set another PORT",
+                errno.EACCES: f"PORT {port} may not be used by this user: set one above 1023",
+            }
+            sentence = sentences.get(number, f"HOST {host} cannot be listened on: {os.strerror(number)}")
+            raise SettingsError(sentence, passing=number in (errno.EADDRINUSE, errno.EADDRNOTAVAIL)) from None
+        # For port 0: the second one has the port that the first one got.
+        port = sockets[0].getsockname()[1]
     return sockets
 
 
@@ -3587,7 +3584,7 @@ def serve_command(arguments: argparse.Namespace) -> int:
     url = f"{'https' if tls else 'http'}://{host}:{sockets[0].getsockname()[1]}"
     # A detached process has no standard error.
     log = Log(FileIO(os.devnull if sys.stderr is None else sys.stderr.fileno(), "wb", closefd=sys.stderr is None))
-    logging.basicConfig(stream=log, format=LOG_FORMAT, force=True)
+    logging.basicConfig(stream=log, format="%(levelname)s: %(message)s", force=True)
     watchdog = partial(notify_systemd, "WATCHDOG=1")
     app = App(settings, store, log=log, page=arguments.page)
     server = Server(app, sockets, tls, raise_descriptor_limit(), on_sweep=watchdog)
@@ -4266,9 +4263,6 @@ def page_policy(html: str) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit status: 0 all is well, 1 it may pass by itself, 2 fix what is said."""
-    # Once is enough, and `check_exposure` says it.
-    warnings.simplefilter("ignore", minijwt.InsecureKeyLengthWarning)
-    logging.basicConfig(format=LOG_FORMAT)
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["token"]:
         return minijwt.main(argv[1:])
