@@ -2476,7 +2476,7 @@ class SQLiteStore:
     def _unusable(self, error: Exception) -> SettingsError:
         """Return what to tell the operator."""
         reason = getattr(error, "strerror", None) or str(error)
-        passing = isinstance(error, (sqlite3.Error, StoreFailed)) and re.search("locked|full", reason) is not None
+        passing = re.search("locked|full|space", reason) is not None
         if os.path.isdir(self.path):
             reason = "it is a directory"
         elif os.path.exists(self.path) and not os.access(self.path, os.R_OK | os.W_OK):
@@ -2669,15 +2669,12 @@ class SQLiteStore:
         if self._changed(update, generation + 1, now, sid, generation):
             return True
         # A session that has no row is of generation 0.
-        first = "INSERT OR IGNORE INTO session (sid, generation, rotated, ended, expires) VALUES (?, 1, ?, 0, ?)"
+        first = "INSERT OR IGNORE INTO session VALUES (?, 1, ?, 0, ?)"
         return generation == 0 and self._changed(first, sid, now, expires)
 
     def end_session(self, sid: str, expires: int) -> None:
-        self._changed(
-            "INSERT INTO session (sid, generation, rotated, ended, expires) VALUES (?, 0, 0, 1, ?)"
-            " ON CONFLICT (sid) DO UPDATE SET ended = 1",
-            sid, expires,
-        )  # fmt: skip
+        statement = "INSERT INTO session VALUES (?, 0, 0, 1, ?) ON CONFLICT (sid) DO UPDATE SET ended = 1"
+        self._changed(statement, sid, expires)
 
     def _prune(self, db: sqlite3.Connection) -> None:
         """Forget a few sessions that have expired, and remember that this was done."""
@@ -2694,7 +2691,7 @@ class SQLiteStore:
             rows = db.execute("SELECT attempts, next, expires FROM failure WHERE key = ?", (key,)).fetchall()
             wait, attempts = next_attempt(Attempts(*rows[0]) if rows else None, now, limit)
             if attempts:
-                db.execute("REPLACE INTO failure (key, attempts, next, expires) VALUES (?, ?, ?, ?)", (key, *attempts))
+                db.execute("REPLACE INTO failure VALUES (?, ?, ?, ?)", (key, *attempts))
                 # One bound for `expires`, so that the index finds them: with an OR, every row would be looked at.
                 ((count,),) = db.execute("SELECT count(*) FROM failure").fetchall()
                 bound = math.inf if count > MAX_ATTEMPT_ROWS else now
@@ -2711,27 +2708,26 @@ class SQLiteStore:
 
     def dump(self, *kinds: str) -> Iterator[tuple[str, Any]]:
         """Yield rows of each of `kinds`, as the shared store spells them: what they are called, and what they hold."""
-        with self.reading(True):
-            users, sessions = self._rows("SELECT * FROM user"), self._rows("SELECT * FROM session")
-            ((latest,),) = self._rows("SELECT latest FROM pruned")
-        rows: dict[str, Iterable[tuple[str, Any]]] = {
-            "user": ((f"user/{name}", user) for name, *user in users),
-            "session": ((f"session/{expires:014x}/{sid}", [generation, rotated, bool(ended)])
-                        for sid, generation, rotated, ended, expires in sessions),
-            "pruned": [("pruned/latest", latest)],
+        spelled: dict[str, Callable[..., tuple[str, Any]]] = {
+            "user": lambda name, *user: (f"user/{name}", user),
+            "session": lambda sid, generation, rotated, ended, expires: (
+                f"session/{expires:014x}/{sid}", [generation, rotated, bool(ended)]
+            ),
+            "pruned": lambda latest: ("pruned/latest", latest),
         }  # fmt: skip
-        for kind in kinds:
-            yield from rows[kind]
+        with self.reading(True):
+            for kind in kinds:
+                yield from (spelled[kind](*row) for row in self._rows(f"SELECT * FROM {kind}"))
 
     def keep(self, key: str, value: Any) -> Any:
         """Write one such row unless it is there."""
         kind, _, name = key.partition("/")
-        if kind == "user" and None not in value:
+        if kind == "user":
             self.add_user(name, *value)
         elif kind == "session":
             expires, _, sid = name.partition("/")
             self._changed("INSERT OR IGNORE INTO session VALUES (?, ?, ?, ?, ?)", sid, *value, int(expires, 16))
-        elif kind == "pruned":
+        else:
             self._changed("UPDATE pruned SET latest = max(latest, ?)", value)
 
 
@@ -3537,7 +3533,6 @@ def say(stream: TextIO | None, text: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Print a warning."""
     say(sys.stderr, f"{PROGRAM}: warning: {message}")
 
 
