@@ -3238,13 +3238,11 @@ def parse_dotenv(text: str) -> dict[str, str]:
             line = text.count("\n", 0, at) + 1
             raise ValueError(f"line {line} is neither NAME=value nor a comment")
         if match["name"]:
-            value, quote = match["value"], match["value"][:1]
-            if len(value) > 1 and quote in "'\"`" and value.endswith(quote):
-                value = value[1:-1]
-            if quote == '"':
+            value = match["value"]
+            if value.startswith('"'):
                 # Only double quotes know escapes.
                 value = value.replace(r"\n", "\n").replace(r"\r", "\r")
-            values[match["name"]] = value
+            values[match["name"]] = re.sub(r"(?s)\A(['\"`])(.*)\1\Z", r"\2", value)
         at = match.end()
     return values
 
@@ -3264,29 +3262,8 @@ def read_dotenv(path: str) -> dict[str, str]:
         raise SettingsError(f"{path}: {error}") from None
 
 
-def check_database(settings: Settings) -> None:
-    """Raise SettingsError if DATABASE and DATABASE_… do not belong together."""
-    about = [name for name in settings.given if name.startswith("DATABASE_")]
-    if not settings.database.startswith("etcd://"):
-        if about:
-            raise SettingsError(f"{about[0]} is for etcd, and DATABASE does not begin with etcd://")
-        return
-    if settings.random_secrets:
-        raise SettingsError("DATABASE=etcd://… needs both secrets, the same ones on every machine")
-    if not settings.database_ca:
-        if settings.database_cert:
-            raise SettingsError("DATABASE_CERT is set without DATABASE_CA: it is for TLS")
-        if not all(ipaddress.ip_address(host).is_loopback for host, _ in etcd_nodes(settings.database)[0]):
-            raise SettingsError("DATABASE names another machine, which needs DATABASE_CA: without TLS, sessions and"
-                                " passwords' hashes could be read and changed on the way")  # fmt: skip
-
-
 def check_together(settings: Settings) -> None:
     """Raise SettingsError for settings that are fine alone and wrong together."""
-    for cert, key in (("TLS_CERT", "TLS_KEY"), ("DATABASE_CERT", "DATABASE_KEY")):
-        if (cert in settings.given) != (key in settings.given):
-            raise SettingsError(f"{cert} and {key} belong together: set both (they may name one file), or none")
-    check_database(settings)
     if {*map(minijwt.hmac_key, settings.access_secrets)} & {*map(minijwt.hmac_key, settings.refresh_secrets)}:
         raise SettingsError(
             "REFRESH_TOKEN_SECRET and ACCESS_TOKEN_SECRET, current and old, must all differ:"
@@ -3296,6 +3273,21 @@ def check_together(settings: Settings) -> None:
         raise SettingsError("COOKIE_SAMESITE is None, which needs COOKIE_SECURE=on; otherwise set Lax or Strict")
     if not settings.cookie_secure and settings.cookie_name.lower().startswith(("__host-", "__secure-")):
         raise SettingsError(f"COOKIE_NAME is {settings.cookie_name}, which needs COOKIE_SECURE=on; otherwise set jwt")
+    for cert, key in (("TLS_CERT", "TLS_KEY"), ("DATABASE_CERT", "DATABASE_KEY")):
+        if (cert in settings.given) != (key in settings.given):
+            raise SettingsError(f"{cert} and {key} belong together: set both (they may name one file), or none")
+    etcd = settings.database.startswith("etcd://")
+    for name in settings.given:
+        if name.startswith("DATABASE_") and not etcd:
+            raise SettingsError(f"{name} is for etcd, and DATABASE does not begin with etcd://")
+    if etcd and settings.random_secrets:
+        raise SettingsError("DATABASE=etcd://… needs both secrets, the same ones on every machine")
+    if settings.database_cert and not settings.database_ca:
+        raise SettingsError("DATABASE_CERT is set without DATABASE_CA: it is for TLS")
+    nodes = etcd_nodes(settings.database)[0] if etcd and not settings.database_ca else []
+    if not all(ipaddress.ip_address(host).is_loopback for host, _ in nodes):
+        raise SettingsError("DATABASE names another machine, which needs DATABASE_CA: without TLS, sessions and"
+                            " passwords' hashes could be read and changed on the way")  # fmt: skip
 
 
 def read_settings(environ: Mapping[str, str], dotenv: str = ".env") -> Settings:
