@@ -2692,12 +2692,10 @@ class SQLiteStore:
             wait, attempts = next_attempt(Attempts(*rows[0]) if rows else None, now, limit)
             if attempts:
                 db.execute("REPLACE INTO failure VALUES (?, ?, ?, ?)", (key, *attempts))
-                # One bound for `expires`, so that the index finds them: with an OR, every row would be looked at.
-                ((count,),) = db.execute("SELECT count(*) FROM failure").fetchall()
-                bound = math.inf if count > MAX_ATTEMPT_ROWS else now
+                # Of the others the two oldest, which the index finds, go if they have expired or there are too many.
                 db.execute(
-                    "DELETE FROM failure WHERE key IN (SELECT key FROM failure WHERE expires <= ? AND key != ?"
-                    " ORDER BY expires LIMIT 2)", (bound, key),
+                    "DELETE FROM failure WHERE key IN (SELECT key FROM failure WHERE key != ? ORDER BY expires LIMIT 2)"
+                    " AND (expires <= ? OR (SELECT count(*) FROM failure) > ?)", (key, now, MAX_ATTEMPT_ROWS),
                 )  # fmt: skip
             return wait
 

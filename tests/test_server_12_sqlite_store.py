@@ -418,14 +418,20 @@ def test_the_database_does_the_same_work_for_an_unknown_user_among_thousands(mon
     assert work[1] < work[0] + 100, f"{work}: a stopwatch tells which names exist"
 
 
-def test_old_rows_are_found_by_their_index(monkeypatch):
-    statements, kind = [], faulty(monkeypatch)
-    kind.before = staticmethod(lambda connection, statement: statements.append(statement))
+def test_the_oldest_rows_are_found_with_the_same_work_however_many_there_are(monkeypatch):
+    kind, steps, work = faulty(monkeypatch), [], []
     store = new_store()
-    store.count_login_attempt(b"k", NOW, 10)
-    (delete,) = [statement for statement in statements if statement.startswith("DELETE FROM failure WHERE key IN")]
-    plan = rows(store, "EXPLAIN QUERY PLAN " + delete, *[0] * delete.count("?"))
-    assert any("SEARCH" in row[3] and "failure_expires (expires<?)" in row[3] for row in plan)
+    for count in (10, 3_000):
+        keys = [str(number).encode() for number in range(count)]
+        kind.before = staticmethod(lambda connection, statement: None)
+        store.batch([lambda key=key: store.count_login_attempt(key, NOW, 10) for key in keys])
+        kind.before = staticmethod(
+            lambda connection, statement: connection.set_progress_handler(lambda: steps.append(1), 1)
+        )
+        steps.clear()
+        store.count_login_attempt(b"k", NOW, 10)
+        work.append(len(steps))
+    assert 0 < work[1] < work[0] + 100, work
 
 
 def test_the_rows_of_attempts_are_bounded_and_expired_ones_go(monkeypatch):
