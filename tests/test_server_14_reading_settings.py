@@ -153,8 +153,8 @@ TOGETHER = [
     ({"COOKIE_SECURE": "off", "COOKIE_SAMESITE": "Lax", "COOKIE_NAME": "__Secure-jwt"}, "COOKIE_NAME"),
     ({"COOKIE_SECURE": "off", "COOKIE_SAMESITE": "Lax", "COOKIE_NAME": "__host-jwt"}, "COOKIE_NAME"),
     ({"REFRESH_TOKEN_SECRET": "a" * 32}, "REFRESH_TOKEN_SECRET"),
-    ({"TLS_CERT": "cert.pem"}, "TLS_CERT is set without TLS_KEY"),
-    ({"TLS_KEY": "key.pem"}, "TLS_KEY is set without TLS_CERT"),
+    ({"TLS_CERT": "cert.pem"}, "TLS_CERT and TLS_KEY belong together: set both"),
+    ({"TLS_KEY": "key.pem"}, "TLS_CERT and TLS_KEY belong together: set both"),
     ({"REFRESH_TOKEN_SECRET_OLD": "a" * 32}, "REFRESH_TOKEN_SECRET"),
     ({"ACCESS_TOKEN_SECRET_OLD": "b" * 32}, "REFRESH_TOKEN_SECRET"),
     ({"REFRESH_TOKEN_SECRET": "a" * 32 + "\0"}, "REFRESH_TOKEN_SECRET"),  # HMAC pads with zeros: the same key

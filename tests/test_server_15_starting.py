@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import server
-from serverkit import PEM, TOP, settings
+from serverkit import PEM, TOP, found, settings
 
 
 def test_localhost_listens_on_both_loopbacks_with_one_port():
@@ -109,6 +109,17 @@ def test_bad_files_are_one_sentence_that_names_the_variable(tmp_path):
         with pytest.raises(server.SettingsError, match=sentence) as refused:
             server.tls_context(str(tmp_path / cert), str(tmp_path / key))
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["TLS", "DATABASE"])
+def test_a_key_that_is_locked_is_one_sentence_and_is_not_asked_for(tmp_path, kind):
+    if not (openssl := found("openssl")):
+        pytest.skip("there is no openssl here to lock a key")
+    locked = tmp_path / "locked.key"
+    lock = [openssl, "pkey", "-in", PEM, "-aes128", "-passout", "pass:secret", "-out", str(locked)]
+    subprocess.run(lock, check=True, capture_output=True)
+    with pytest.raises(server.SettingsError, match=f"{kind}_KEY .*locked.key is locked by a password"):
+        server.load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), kind, PEM, str(locked))
 
 
 # -- limits

@@ -33,8 +33,6 @@ def cheap(monkeypatch, tmp_path, capsys):
         monkeypatch.setenv(name, value)
     real = server.Accounts
     monkeypatch.setattr(server, "Accounts", lambda settings, store: real(settings, store, time.time, CHEAP))
-    caught = server.warnings.catch_warnings()
-    caught.__enter__()
 
     def run(line, stdin=""):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode("utf-8"))))
@@ -45,8 +43,7 @@ def cheap(monkeypatch, tmp_path, capsys):
         out, err = capsys.readouterr()
         return status, out, err
 
-    yield run
-    caught.__exit__(None, None, None)
+    return run
 
 
 # -- serving
@@ -227,7 +224,7 @@ def test_selftest_shows_that_all_works_and_leaves_nothing_behind(tmp_path):
 
 
 def test_a_selftest_that_fails_says_which_line(cheap, monkeypatch):
-    monkeypatch.setattr(server, "RFC_NOW", 2_000_000_000)
+    monkeypatch.setattr(server, "RFC_KEY", server.RFC_KEY.swapcase())
     status, out, err = cheap("selftest")
     assert status == 1 and [line.split()[0] for line in out.splitlines()] == ["FAILED", "ok", "ok", "ok", "ok"]
 
