@@ -2,6 +2,8 @@
 
 import hashlib
 import hmac
+import inspect
+import json
 import os
 import shutil
 import sqlite3
@@ -115,6 +117,35 @@ def test_it_has_every_command_and_calls_itself_by_its_name(pyz):
     token = run(pyz, "token", "encode", '{"a": 1}', MINIJWT_KEY=key).stdout.strip()
     assert minijwt.decode(token, key) == {"a": 1}
     assert run(pyz, "token", "decode", token, MINIJWT_KEY=key[::-1]).returncode == 1
+
+
+# Runs minijwt.pyz and prints, of both modules: the name, what was compiled, and the lines that a traceback would show.
+WATCHED = """
+import inspect, json, runpy, sys
+compiled = []
+sys.addaudithook(lambda event, given: event == "compile" and compiled.append(given))
+sys.argv = [sys.argv[1], "--version"]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit:
+    for name in ("minijwt", "server"):
+        module = sys.modules[name]
+        rooms = [source.decode() for source, file in compiled if file == module.__file__]
+        print(json.dumps([name, rooms, inspect.getsource(module.main)]))
+"""
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="PyPy does not tell what it compiles")
+def test_each_room_is_compiled_once_and_alone_and_has_its_line_numbers(pyz):
+    """The heap keeps what the compiler takes: many megabytes for a whole file."""
+    done = subprocess.run([*ISOLATED, "-c", WATCHED, str(pyz)], capture_output=True, text=True, timeout=20)
+    shown = [json.loads(line) for line in done.stdout.splitlines()[1:]]
+    assert [name for name, *_ in shown] == ["minijwt", "server"], done.stderr
+    for (name, rooms, main), module in zip(shown, (minijwt, server)):
+        source = (TOP / f"{name}.py").read_text("utf-8")
+        assert "".join(room.lstrip("\n") for room in rooms) == source
+        assert max(len(room.strip()) for room in rooms) < len(source) / 4
+        assert main == inspect.getsource(module.main)
 
 
 def test_a_python_that_is_too_old_hears_so(pyz, tmp_path):
