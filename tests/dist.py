@@ -26,30 +26,22 @@ if sys.version_info < (3, 9):
 import __future__
 import os
 import re
-import zipimport
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 
-
-# Compiles each file once, a room at a time: the compiler takes forty times the size of its source, and most of that
-# stays with the process. zipimport compiles whole files, and each one twice, since its get_filename does so too.
-class Importer(zipimport.zipimporter):
-    def get_filename(self, name):
-        return os.path.join(self.archive, name + ".py")
-
-    def create_module(self, spec):
-        # An ordinary module. Only Python 3.9 needs to be told.
-        return None
-
-    def exec_module(self, module):
-        # The future import of the first room holds for all. An empty line for each line before a room: a traceback
-        # has the line numbers of the file.
-        lines, flags = 0, __future__.annotations.compiler_flag
-        for room in re.split("(?m)^(?=# ---- )", self.get_source(module.__name__)):
-            exec(compile("\\n" * lines + room, module.__file__, "exec", flags), vars(module))
-            lines += room.count("\\n")
-
-
-archive = __spec__.loader.archive
-sys.path_importer_cache[archive] = Importer(archive)
+loader = __spec__.loader
+# Python's compiler takes forty times the size of its source, and most of that stays with the process: so each file is
+# compiled a room at a time. The future import of its first room holds for all of them.
+for name in ("minijwt", "server"):
+    spec = ModuleSpec(name, loader, origin=os.path.join(loader.archive, name + ".py"))
+    spec.has_location = True
+    module = sys.modules[name] = module_from_spec(spec)
+    before = ""
+    for room in re.split("(?m)^(?=# ---- )", loader.get_source(name)):
+        # With the empty lines a traceback has the line numbers of the file.
+        code = compile(before + room, module.__file__, "exec", __future__.annotations.compiler_flag)
+        exec(code, vars(module))
+        before += "\\n" * room.count("\\n")
 
 import server
 
