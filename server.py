@@ -3955,7 +3955,7 @@ li, #log > * { padding: .25rem .5rem; border-top: 1px solid var(--line) }
 #trace .failed { background: color-mix(in srgb, var(--bad) 12%, var(--card)) }
 #verdict, #trace [role=img], #trace .failed > :last-child { color: var(--hue); font-weight: bold }
 #trace :is(.skipped, .skipped b, li > :nth-child(3)), #log b + b { color: var(--faint); font-weight: normal }
-@media (max-height: 30rem), (max-width: 30rem) {  /* a phone: the verdict takes a fifth of it at most */
+@media (max-height: 30rem), (max-width: 40rem) {  /* a phone: the verdict takes a fifth of it at most */
   #judgement { min-height: 4.75rem; padding-block: .25rem; font-size: .875rem; line-height: 1.25 }
   #wire { max-height: 2.5em; overflow: hidden; font-size: .75rem }
 }
@@ -4033,7 +4033,7 @@ const PART_OF = {shape: "", header: "header", algorithm: "header", signature: "s
 const UNUSED = ["nbf", "iss", "sub", "aud", "jti"];  // claims that this server does not write: shown only when checked
 const MAX_CHARS = 9000;  // of a token: a server takes 8 KB of a header field
 const EDIT_MS = 150, TICK_MS = 250, PAUSE_MS = 3000;  // after a key; of the countdown; after an edit or a failure
-const AGAIN = "asked again";
+const AGAIN = "asked again";  // by the page itself: of such rows in the log only the newest stays
 const FORM = {"Content-Type": "application/x-www-form-urlencoded"};
 const REFUSED = [401, 406];  // the one or the other, as UNAUTHORIZED_STATUS says
 const NO_COOKIE = "The browser kept no refresh token: over HTTP it may drop a Secure cookie, Safari even at localhost."
@@ -4180,13 +4180,13 @@ async function trace(why = AGAIN) {
   if (!issued) return down && ask("GET", "/", {row: logRow(why)});
   const row = logRow(why), headers = {Authorization: `Bearer ${binary(utf8(token.slice(0, MAX_CHARS)))}`};
   const me = seconds ? null : await ask("GET", "/me", {headers, row});
-  const explained = await ask("GET", "/explain", {headers: {...headers, "Explain-Shift": seconds}, row});
-  const {status, text} = me ?? explained, {valid = false, steps = []} = explained.answer;
+  const judged = await ask("GET", "/explain", {headers: {...headers, ...(seconds && {"Explain-Shift": seconds})}, row});
+  const {status, text} = me ?? judged, {valid = false, steps = []} = judged.answer;
   const failed = steps.find(step => step.ok === false);
   const verdict = (seconds ? `${when}: ` : "")
     + (valid ? "✓ Good: written by a holder of the key, and in time."
       : failed ? `✗ Refused at “${failed.name}” (${failed.section}): ${failed.found}.`
-      : status === 431 ? "✗ Refused unread: too long for a header field of HTTP." : `No verdict: ${explained.reason}`)
+      : status === 431 ? "✗ Refused unread: too long for a header field of HTTP." : `No verdict: ${judged.reason}`)
     + (failed?.name === "signature" && token === issued ? " The server has another key: sign in again." : "");
   row.said.data = `${why}: ${verdict}`;
   if (mine !== traces || !issued) return;  // a later one is on its way
