@@ -4250,10 +4250,10 @@ async function refresh(why, refusal) {  // refusal: what to say if it is refused
 async function logout(forgets) {
   const {status, reason, row} = await ask("POST", "/logout");
   if (status !== 204) return notify(reason);
-  row.said.data = "The session has ended, and the cookie is deleted.";
+  row.said.data = `The session has ended, the cookie is deleted${forgets ? ", this log with its tokens too" : ""}.`;
   end("Logged out. A copy of the access token is good until it expires.", "passed");
   if (!forgets) return;
-  $("log").replaceChildren(row);  // there are tokens in the other rows
+  $("log").replaceChildren(row);
   document.body.dataset.token = "off";
   issued = "";
   restore();

@@ -33,6 +33,7 @@ COPY = """const field = document.createElement("textarea");
     [field.id, field.value] = ["copied", arguments[0]];
     document.body.append(field)"""
 ROWS = "return Array.from(document.querySelectorAll('#log summary'), each => each.textContent)"
+OPEN = "document.querySelectorAll('#log details').forEach(each => each.open = true)"
 OPENED = "return Array.from(document.querySelectorAll('#log [open] pre'), each => each.textContent)"
 CLOCK = "const now = arguments[0]; (window.wrappedJSObject ?? window).performance.now = () => now"
 FOCUSED = """const {id, tagName, textContent} = document.activeElement;
@@ -287,6 +288,7 @@ def test_an_edit_has_one_row_until_there_is_a_pause(browser, visit):
             browser.script(CLOCK, now)
             judged(browser.script, SLIDE, 640 + now // 1000)
             assert len([row for row in page.rows() if "slider: " in row]) == rows
+        assert page.rows()[-1].startswith("POST /login"), "and no other row went"
 
 
 def test_an_expired_token_turns_red_by_itself_and_a_refresh_mends_it(browser, visit):
@@ -348,7 +350,9 @@ def test_after_logout_a_refresh_is_refused_and_the_token_is_gone(browser, visit)
         (cookie,) = browser.command("GET", "/cookie")
         browser.click("#logout")
         page.signed_out()
-        assert page.rows() == ["POST /logout → 204 The session has ended, and the cookie is deleted."]
+        assert page.rows() == [
+            "POST /logout → 204 The session has ended, the cookie is deleted, this log with its tokens too."
+        ]
         assert token.split(".")[2] not in browser.script("return document.documentElement.outerHTML")
         assert page.token() == page.read("who") == page.read("verdict") == ""
         assert browser.command("GET", "/cookie") == []
@@ -657,6 +661,7 @@ def test_a_long_name_widens_nothing_and_no_claim_is_cut_off(browser, visit):
         check_the_edges(browser)
         page.paste(minijwt.encode({"username": name * 9, "words": "a b " * 99}, ACCESS))
         page.has("verdict", "Good")
+        browser.script(OPEN)
         check_the_edges(browser)
 
 
@@ -755,6 +760,7 @@ def test_axe_finds_nothing_to_complain_about(browser, visit):
         assert complaints() == []
         page.attack("sign nothing")
         page.failed()
+        browser.script(OPEN)
         assert complaints() == []
         page.attack("use it after logout")
         page.verdict("Good")
