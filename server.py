@@ -3895,7 +3895,7 @@ PAGE = r"""<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>minijwt: a token, taken apart</title>
 <style>
-/* Each part of a token has its hue, wherever it shows up: in the token, decoded, and among the checks. */
+/* Each part of a token has its hue: in the token, decoded, and among the checks. So have good news and bad. */
 :root {
   color-scheme: light dark; --paper: light-dark(#faf9f6, #131418); --card: light-dark(#fff, #1c1e24);
   --ink: light-dark(#1d1d22, #e9e9ee); --faint: light-dark(#62626b, #a0a2ad); --line: light-dark(#dcdad4, #383b45);
