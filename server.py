@@ -3823,31 +3823,34 @@ PAGE = r"""<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>minijwt: a token, taken apart</title>
 <style>
-/* Each part of a token has its hue, wherever it shows up: in the token, decoded, and among the checks. */
+/* Each part of a token has its hue: in the token, decoded, and among the checks. So have good news and bad. */
 :root {
   color-scheme: light dark; --paper: light-dark(#faf9f6, #131418); --card: light-dark(#fff, #1c1e24);
   --ink: light-dark(#1d1d22, #e9e9ee); --faint: light-dark(#62626b, #a0a2ad); --line: light-dark(#dcdad4, #383b45);
-  --good: light-dark(#17692c, #7fd695); --bad: light-dark(#b3191b, #ff8a85);
+  --good: light-dark(#17692c, #7fd695); --bad: light-dark(#b3191b, #ff8a85); color: var(--ink); overflow-wrap: anywhere;
 }
+.passed:not(li) { --hue: var(--good); --sign: "✓ " }
 [data-part=header] { --hue: light-dark(#964300, #ffb066) }
 [data-part=payload] { --hue: light-dark(#8a1c84, #f09be6) }
 [data-part=signature] { --hue: light-dark(#005c99, #7cc4ff) }
+.failed { --hue: var(--bad); --sign: "✗ " }
 [data-lit=header] [data-part=header], [data-lit=payload] [data-part=payload],
 [data-lit=signature] [data-part=signature] { background: color-mix(in srgb, var(--hue) 14%, var(--card)) }
 [data-session=on] #login, [data-session=off] #session, [data-token=off] .token, p:empty { display: none }
 
 * { box-sizing: border-box; margin: 0 }
-html { scroll-padding-top: 12rem }  /* what has the focus is not behind the verdict */
+html { font: 1rem/1.5 system-ui, sans-serif; scroll-padding-top: min(12rem, 30vh) }  /* no focus behind the verdict */
 body { max-width: 74rem; margin: auto; padding: 1.5rem clamp(1rem, 3vw, 2rem) 3rem; background: var(--paper) }
-body { color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
 h1 { font-size: 1.5rem; line-height: 1.25 }
 h2, h3 { font-size: 1rem }
 small, .note { color: var(--faint); font-size: .875rem; font-weight: normal }
 section, form { margin-top: 1rem; padding: 1rem 1.25rem; border: 1px solid var(--line); background: var(--card) }
 section, form, input, textarea, button { border-radius: .5rem }
-#notice { margin-top: 1rem; padding: 0 1.25rem; border-left: .25rem solid var(--bad) }
+#notice { margin-top: 1rem; padding: 0 1.25rem }
+#notice::before { content: var(--sign) }
+.part, #notice, #judgement, #trace li { border-left: .25rem solid var(--hue, var(--line)) }
 input, textarea, button { padding: .4rem .75rem; border: 1px solid var(--faint); background: none; color: inherit }
-input, textarea, button { font: inherit; resize: none; overflow: hidden }
+input, textarea, button { font: inherit; resize: none; overflow: hidden; overflow-wrap: inherit }
 input[name], progress, .part textarea, #shift { display: block; width: 100% }
 button[type=submit] { background: var(--ink); color: var(--card) }
 :focus-visible { outline: 3px solid var(--ink); outline-offset: 2px }
@@ -3859,48 +3862,44 @@ form > label { flex: 1 1 12rem }
 #attacks, #lesson { gap: .5rem; margin: .75rem 0 }
 
 /* The token is a field with transparent letters; beneath it stand the same letters, coloured. */
-code, pre, textarea, #bytes, #wire { font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace }
-.stack { display: grid; margin: .5rem 0; font-size: 1.125rem }
+code, pre, textarea, #bytes, #wire, #times { font-family: Menlo, Consolas, monospace; white-space: pre-wrap }
+.stack { display: grid; margin: .5rem 0; font-size: 1.125rem; line-break: anywhere }
 .stack > * { grid-area: 1 / 1; padding: .75rem; border: 1px solid transparent; font-size: inherit }
-.stack > * { white-space: pre-wrap; line-break: anywhere; overflow-wrap: anywhere }
 .stack > textarea { border-color: var(--faint); color: transparent; caret-color: var(--ink); forced-color-adjust: none }
 .stack > textarea::selection { background: var(--ink); color: var(--card) }
 mark { background: var(--bad); color: var(--card) }
-code > span, pre > span, #trace b, .part :is(h3, textarea, #bytes) { color: var(--hue) }
+code > span, pre > span, #trace b, .part :is(h3, textarea, #bytes), #notice { color: var(--hue) }
 
 #parts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr)); gap: 1rem }
-.part { margin-top: .5rem; padding: .5rem .75rem; border-left: .25rem solid var(--hue) }
-#times { white-space: pre-line }
-.part textarea, #bytes { margin: .25rem 0; border-color: var(--line) }
+.part { display: grid; gap: .25rem; align-content: start; margin-top: .5rem; padding: .5rem .75rem }
 
 #judgement { position: sticky; top: 0; z-index: 1; min-height: max(5.25rem, 13.5rem - 10vw); padding: .5rem 1.25rem }
-#judgement, #trace .failed { border-left: .25rem solid var(--bad) }
-#judgement.passed { border-left-color: var(--good) }
-ol { padding: 0; list-style: none; font-size: .9375rem }
-li { padding: .25rem 0; border-top: 1px solid var(--line) }
-#log { max-height: 8.75rem; overflow: auto }
-#trace li { display: grid; grid-template-columns: 1rem 1fr auto; gap: 0 .75rem; padding-inline: .75rem }
-#trace li { border-left: .25rem solid var(--hue, var(--line)) }
-#trace li > :nth-child(n + 4) { grid-column: 2 / -1 }
-#trace :is(.skipped, .skipped b, li > :nth-child(3)) { color: var(--faint); font-weight: normal }
+ol, #log { padding: 0; list-style: none; font-size: .9375rem }
+li, #log > * { padding: .25rem .5rem; border-top: 1px solid var(--line) }
+#log { max-height: max(8.75rem, 20vh); overflow: auto }
+#log:has([open]) { max-height: 75vh }
+#log pre { margin: .5rem 1rem; padding: .5rem .75rem; background: var(--paper); line-break: anywhere }
+#trace li { display: grid; grid-template-columns: 1rem 5.5rem 8rem 1fr 15.5rem; gap: 0 .75rem; padding-inline: .75rem }
 #trace .failed { background: color-mix(in srgb, var(--bad) 12%, var(--card)) }
-.passed > :first-child { color: var(--good); font-weight: bold }
-.failed > #verdict, #trace .failed > :is(b, :first-child, :last-child) { color: var(--bad); font-weight: bold }
-@media (min-width: 60rem) {
-  #trace li { grid-template-columns: 1rem 5.5rem 8rem 1fr 15.5rem }
-  #trace li > :nth-child(n + 4) { grid-column: auto }
+#verdict, #trace [role=img], #trace .failed > :last-child { color: var(--hue); font-weight: bold }
+#trace :is(.skipped, .skipped b, li > :nth-child(3)), #log b + b { color: var(--faint); font-weight: normal }
+@media (max-height: 30rem), (max-width: 40rem) {  /* a phone: the verdict takes a fifth of it at most */
+  #judgement { min-height: 4.75rem; padding-block: .25rem; font-size: .875rem; line-height: 1.25 }
+  #wire { max-height: 2.5em; overflow: hidden; font-size: .75rem }
+}
+@media (max-width: 60rem) {
+  #trace li { grid-template-columns: 1rem 1fr auto }
+  #trace li > :nth-child(n + 4) { grid-column: 2 / -1 }
 }
 </style>
 
 <body data-session="off" data-token="off">
-<header>
-  <h1>A JSON Web Token, taken apart</h1>
+<header><h1>A JSON Web Token, taken apart</h1>
   <p><code><span data-part="header">header</span>.<span data-part="payload">payload</span>.<span
     data-part="signature">signature</span></code> <span class="note">signed, not secret: every reader can decode
     and change it, but only a holder of the key can sign the change</span></p>
 </header>
-<main>
-<noscript>All of this is done by a script.</noscript>
+<main><noscript>All of this is done by a script.</noscript>
 <p id="notice" role="alert"></p>
 <form id="login">
   <label>User name <input name="username" autocomplete="username" autocapitalize="none" required></label>
@@ -3914,22 +3913,16 @@ li { padding: .25rem 0; border-top: 1px solid var(--line) }
   <label><input type="checkbox" id="automatic" checked> refresh in time</label>
   <button id="refresh">Refresh now</button> <button id="logout">Log out</button>
 </section>
-<section role="log" aria-labelledby="happened">
-  <h2 id="happened">What just happened</h2>
-  <ol id="log" role="list" tabindex="0"><li><b>GET / → 200</b> This page, and nothing else from anywhere.</li></ol>
-</section>
+<section role="log" aria-labelledby="happened"><h2 id="happened">What just happened</h2>
+  <div id="log"><p><b>GET / → 200</b> This page, and nothing else from anywhere.</p></div></section>
 <section id="judgement" class="token"><p id="verdict" role="status"></p><p id="wire" class="note"></p></section>
 <section class="token">
   <h2><label for="token">The access token</label></h2>
-  <div class="stack">
-    <pre id="mirror" aria-hidden="true"></pre>
-    <textarea id="token" spellcheck="false" autocomplete="off" autocapitalize="off"></textarea>
-  </div>
-  <div class="row">
-    <p class="note">Change any character, here or in what it says, or paste another token: what differs is red. The
-      header and the claims are encoded again, which takes no key: it is only base64url. The signature stays.</p>
-    <button id="restore">Restore</button>
-  </div>
+  <div class="stack"><pre id="mirror" aria-hidden="true"></pre>
+    <textarea id="token" spellcheck="false" autocomplete="off" autocapitalize="off"></textarea></div>
+  <div class="row"><p class="note">Change any character, here or in what it says, or paste another token: what differs
+    is red. Header and claims are encoded again, which takes no key: it is only base64url. The signature stays.</p>
+    <button id="restore">Restore</button></div>
   <div class="row" id="attacks">Without the key, try to …</div>
   <p id="lesson" role="status"></p>
   <label>What if it were <b id="when">now</b>? <input type="range" id="shift" autocomplete="off"></label>
@@ -3940,8 +3933,7 @@ li { padding: .25rem 0; border-top: 1px solid var(--line) }
     </div>
     <div class="part" data-part="payload">
       <h3><label for="payload">Claims</label> <small>what it says</small></h3>
-      <textarea id="payload" spellcheck="false" aria-describedby="times"></textarea>
-      <p class="note" id="times"></p>
+      <textarea id="payload" spellcheck="false" aria-describedby="times"></textarea><p class="note" id="times"></p>
     </div>
     <div class="part" data-part="signature">
       <h3>Signature <small>who says it: HMAC-SHA256 of all before it, with a key that only the server has</small></h3>
@@ -3949,18 +3941,14 @@ li { padding: .25rem 0; border-top: 1px solid var(--line) }
     </div>
   </div>
 </section>
-<section class="token">
-  <h2>What the server checks, one after the other</h2>
-  <ol id="trace" role="list"></ol>
-</section>
+<section class="token"><h2>What the server checks, one after the other</h2><ol id="trace" role="list"></ol></section>
 <section>
   <h2>Why two tokens, and why neither in localStorage</h2>
   <p>The <b>access token</b> comes to this script, which keeps it in a variable, gone with the page. The server checks
-    it without looking anything up: that is fast, but nothing can end it early, so it lives for minutes. The <b>refresh
-    token</b> lives for a day and brings new access tokens: the server looks its session up each time, and can have
+    it without looking anything up. That is fast, but nothing can end it early, so it lives for minutes. The <b>refresh
+    token</b> lives for a day and brings new access tokens: the server looks up its session each time, and may have
     ended it. It comes in an HttpOnly cookie, which the browser sends and no script can read. An injected script could
-    read all of localStorage and send it away. From this page it can get an access token, which is good for minutes, but
-    never the refresh token.</p>
+    send away all of localStorage. From this page it can take an access token, never the refresh token.</p>
 </section>
 </main>
 
@@ -3970,13 +3958,14 @@ li { padding: .25rem 0; border-top: 1px solid var(--line) }
 // segment: the text of a part. All that is shown goes into the page as text, never as HTML.
 const PARTS = ["header", "payload", "signature"];
 const PART_OF = {shape: "", header: "header", algorithm: "header", signature: "signature"};  // of a check; else payload
-const UNUSED = ["iss", "sub", "aud", "jti"];  // claims that this server does not write: shown only when checked
+const UNUSED = ["nbf", "iss", "sub", "aud", "jti"];  // claims that this server does not write: shown only when checked
 const MAX_CHARS = 9000;  // of a token: a server takes 8 KB of a header field
-const EDIT_MS = 150, TICK_MS = 250, RETRY_MS = 3000;  // after the last key; of the countdown; after a failure
+const EDIT_MS = 150, TICK_MS = 250, PAUSE_MS = 3000;  // after a key; of the countdown; after an edit or a failure
+const AGAIN = "asked again";  // by the page itself: of such rows in the log only the newest stays
+const FORM = {"Content-Type": "application/x-www-form-urlencoded"};
 const REFUSED = [401, 406];  // the one or the other, as UNAUTHORIZED_STATUS says
-const NO_COOKIE = "The browser has not kept the refresh token: over plain HTTP it may drop a Secure cookie, Safari even"
-  + " at localhost. Set TLS_CERT and TLS_KEY; or, where only this machine can reach the server, COOKIE_SECURE=off and"
-  + " COOKIE_SAMESITE=Lax.";
+const NO_COOKIE = "The browser kept no refresh token: over HTTP it may drop a Secure cookie, Safari even at localhost."
+  + " Set TLS_CERT and TLS_KEY or, if only this machine reaches the server, COOKIE_SECURE=off and COOKIE_SAMESITE=Lax.";
 const NO_DEMO = ": the demo user is there only while the server has no other user, and only at localhost";
 
 let issued = "";  // the last access token: in this variable and in no storage, so that a reload forgets it
@@ -3986,15 +3975,16 @@ let notBefore = 0;  // milliseconds, by the server's clock: until then no refres
 let down = false, timer = 0, traces = 0, queue = Promise.resolve();
 const $ = id => document.getElementById(id);
 const inTurn = (task, ...given) => queue = queue.finally(() => task(...given));  // no refresh overtakes a logout
-const notify = sentence => $("notice").textContent = sentence;
-const light = part => document.body.dataset.lit = part ?? "";
+const light = elements => document.body.dataset.lit = elements.find(each => each?.dataset.part)?.dataset.part ?? "";
 const signedIn = () => document.body.dataset.session === "on";
 const now = () => epoch + performance.now();
-const judge = wait => { clearTimeout(timer); timer = setTimeout(trace, wait); };
+const notify = (textContent, className = "failed") => Object.assign($("notice"), {textContent, className});
+const judge = (wait, why) => { clearTimeout(timer); timer = setTimeout(trace, wait, why); };
 
 // A token in pieces
-const binary = text => String.fromCharCode(...new TextEncoder().encode(text));  // a character for each byte of UTF-8
-const segmentOf = bytes => btoa(bytes).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "");
+const utf8 = text => new TextEncoder().encode(text);
+const binary = bytes => String.fromCharCode(...bytes);  // a character for each byte
+const segmentOf = bytes => btoa(binary(bytes)).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "");
 // Lenient, as a server must not be: one token, one spelling
 const atobOf = segment => { try { return atob(segment.replace(/-/g, "+").replace(/_/g, "/")); } catch { return ""; } };
 const bytesOf = (segment = "") => Uint8Array.from(atobOf(segment), char => char.charCodeAt(0));
@@ -4004,11 +3994,10 @@ const compact = json => json.replace(/("(?:[^"\\]|\\.)*")|\s+/g, "$1");  // no w
 // Indented, unless that would show something else than what is signed
 const pretty = (json, text = JSON.stringify(parsed(json), null, 2)) => compact(text) === json ? text : json;
 const claimsOf = token => parsed(textOf(token.split(".")[1]));
-const changed = (segment, members) => segmentOf(binary(JSON.stringify({...parsed(textOf(segment)), ...members})));
+const changed = (segment, members) => segmentOf(utf8(JSON.stringify({...parsed(textOf(segment)), ...members})));
 async function sign(text, secret) {  // HMAC-SHA256, as the server does it
-  const [key, input] = [secret, text].map(each => new TextEncoder().encode(each));
-  const hmac = await crypto.subtle.importKey("raw", key, {name: "HMAC", hash: "SHA-256"}, false, ["sign"]);
-  return segmentOf(String.fromCharCode(...new Uint8Array(await crypto.subtle.sign("HMAC", hmac, input))));
+  const key = await crypto.subtle.importKey("raw", utf8(secret), {name: "HMAC", hash: "SHA-256"}, false, ["sign"]);
+  return segmentOf(new Uint8Array(await crypto.subtle.sign("HMAC", key, utf8(text))));
 }
 
 // What a thief of a token can try without the key: from its header, payload and signature to others, and the lesson
@@ -4034,23 +4023,21 @@ const ATTACKS = {
 };
 
 // What is shown
-function element(name, properties, ...children) {
+function element(name, {part, ...properties}, ...children) {
   const made = Object.assign(document.createElement(name), properties);
+  if (part) made.dataset.part = part;
   made.append(...children);
   return made;
 }
 
-function painted(segment, before = "", part = "") {  // what is not as it was gets a mark
+function painted(segment, before = "", part) {  // what is not as it was gets a mark
   const paint = (letter, at) => letter === before[at] ? letter : element("mark", {}, letter);
-  const span = element("span", {}, ...(segment.length > MAX_CHARS ? [segment] : Array.from(segment, paint)));
-  span.dataset.part = part;
-  return span;
+  return element("span", {part}, ...(segment.length > MAX_CHARS ? [segment] : Array.from(segment, paint)));
 }
 
 function show(token, edited) {  // in every field but the one that is being edited
-  const segments = token.split("."), originals = original.split("."), claims = claimsOf(token);
-  const spans = segments.flatMap((segment, i) => [".", painted(segment, originals[i], PARTS[i])]);
-  $("mirror").replaceChildren(...spans.slice(1));
+  const segments = token.split("."), was = original.split("."), claims = claimsOf(token);
+  $("mirror").replaceChildren(...segments.flatMap((segment, i) => [".", painted(segment, was[i], PARTS[i])]).slice(1));
   $("token").value = token;
   for (const [i, part] of ["header", "payload"].entries()) {
     if (edited !== part) $(part).value = pretty(textOf(segments[i]));
@@ -4062,69 +4049,83 @@ function show(token, edited) {  // in every field but the one that is being edit
   $("bytes").textContent = Array.from(bytesOf(segments[2]), byte => byte.toString(16).padStart(2, "0")).join(" ");
 }
 
-function edit(token, edited, lesson = "") {
+function edit(token, why, edited = "", lesson = "") {
   show(token, edited);
   $("lesson").textContent = lesson;
-  judge(EDIT_MS);
+  judge(EDIT_MS, why);
 }
 
-const restore = () => { shift(0); edit(original = issued); };
+const restore = () => { shift(0); edit(original = issued, "as issued"); };
 
 function shift(seconds) {  // what if it were later, or earlier?
   const minutes = `${+(Math.abs(seconds) / 60).toFixed(1)} min ${seconds < 0 ? "earlier" : "later"}`;
   $("shift").value = seconds;
   $("shift").ariaValueText = $("when").textContent = seconds ? minutes : "now";
-  judge(EDIT_MS);
+  judge(EDIT_MS, "slider");
 }
 
-function row({name, section, demand, ok, found}) {  // ok is null for what was not checked, or not reached
+function check({name, section, demand, ok, found}) {  // ok is null for what was not checked, or not reached
   const [state, sign] = {true: ["passed", "✓"], false: ["failed", "✗"]}[ok] ?? ["skipped", "–"];
+  const mark = element("span", {role: "img", ariaLabel: state, className: state}, sign);
   const cells = [section, demand, found].map(text => element("span", {}, text));
-  const item = element("li", {className: state}, element("span", {role: "img", ariaLabel: state}, sign),
-    element("b", {}, name), ...cells);
-  item.dataset.part = PART_OF[name] ?? "payload";
-  return item;
+  return element("li", {className: state, part: PART_OF[name] ?? "payload"}, mark, element("b", {}, name), ...cells);
+}
+
+function logRow(why = "") {  // an edit that goes on has one row, not one for each key
+  const newest = $("log").firstElementChild, at = performance.now(), said = new Text(why);
+  if (why && why === newest?.why && (why === AGAIN || at - newest.at < PAUSE_MS)) newest.remove();
+  $("log").prepend(element("details", {why, at, said}, element("summary", {}, said)));
+  return $("log").firstChild;
 }
 
 // Talking to the server
-async function ask(method, path, options) {
-  const response = await fetch(path, {method, credentials: "same-origin", ...options}).catch(() => null);
+const message = (start, fields, body) => element("pre", {},
+  [start, ...fields.filter(([, value]) => value).map(field => field.join(": ")), "", body].join("\n").trim());
+
+async function ask(method, path, {headers = {}, body, row = logRow()} = {}) {
+  const cookie = headers.Authorization ? "" : "(if there is one, no script can see it)";
+  const credentials = cookie ? "same-origin" : "omit";
+  const response = await fetch(path, {method, headers, body, credentials}).catch(() => null);
   const field = name => response?.headers.get(name), text = await response?.text().catch(() => "") ?? "";
-  const body = parsed(text), status = response?.status ?? "no answer", wait = field("Retry-After");
-  const said = response ? body.message ?? "" : "The server does not answer.";
+  const answer = parsed(text), status = response?.status ?? "no answer", wait = field("Retry-After");
+  const said = response ? answer.message ?? "" : "The server does not answer.";
   const reason = said + (wait ? ` (try again in ${wait} seconds)` : "");
-  const line = new Text(reason || `${text.slice(0, 32)}…`), request = `${method} ${path} → `;
-  const lines = Array.from($("log").children);
-  if (method === "GET") lines.find(each => each.textContent.startsWith(request))?.remove();  // one of each is enough
-  $("log").prepend(element("li", {}, element("b", {}, `${request}${status} `), line));
+  const fields = ["Content-Type", "WWW-Authenticate", "Retry-After"].map(name => [name, field(name)]);
+  row.said.before(element("b", {}, `${method} ${path} → ${status}`), " ");
+  row.said.data = [row.why, reason].filter(Boolean).join(": ");
+  const sent = String(body ?? "").replace(/password=.*/, "password=…");
+  row.append(message(`→ ${method} ${path}`, [...Object.entries(headers), ["Cookie", cookie]], sent));
+  row.append(message(`← ${status} ${response?.statusText ?? ""}`, [["Set-Cookie", cookie], ...fields], text));
   epoch = Date.parse(field("Date")) - performance.now() || epoch;
-  if (down !== (down = !response)) { notBefore = 0; notify(down ? said : "The server answers again."); }
-  return {status, body, reason, line, text: field("WWW-Authenticate") ?? text};
+  if (down && response) notify("The server answers again.", "passed");
+  if (down !== !response) notBefore = 0;
+  down = !response;
+  return {status, answer, reason, row, text: field("WWW-Authenticate") ?? text};
 }
 
-const bearer = (token, fields) => (  // and no cookie
-  {credentials: "omit", headers: {Authorization: `Bearer ${binary(token.slice(0, MAX_CHARS))}`, ...fields}});
-
-async function trace() {
-  const mine = ++traces, token = $("token").value, seconds = +$("shift").value;
-  if (!issued) return;
-  const answer = await ask("GET", "/explain", bearer(token, {"Explain-Shift": seconds}));
-  const {status, text} = seconds ? answer : await ask("GET", "/me", bearer(token));
-  if (mine !== traces || !issued) return;  // a later one is on its way
-  const {valid = false, steps = []} = answer.body, failed = steps.find(step => step.ok === false);
-  $("trace").replaceChildren(...steps.filter(({name, ok}) => ok !== null || !UNUSED.includes(name)).map(row));
-  $("judgement").className = `token ${valid ? "passed" : "failed"}`;
-  $("verdict").textContent = (seconds ? `${$("when").textContent}: ` : "")
+async function trace(why = AGAIN) {
+  const mine = ++traces, token = $("token").value, seconds = +$("shift").value, when = $("when").textContent;
+  if (!issued) return down && ask("GET", "/", {row: logRow(why)});
+  const row = logRow(why), headers = {Authorization: `Bearer ${binary(utf8(token.slice(0, MAX_CHARS)))}`};
+  const me = seconds ? null : await ask("GET", "/me", {headers, row});
+  const judged = await ask("GET", "/explain", {headers: {...headers, ...(seconds && {"Explain-Shift": seconds})}, row});
+  const {status, text} = me ?? judged, {valid = false, steps = []} = judged.answer;
+  const failed = steps.find(step => step.ok === false);
+  const verdict = (seconds ? `${when}: ` : "")
     + (valid ? "✓ Good: written by a holder of the key, and in time."
       : failed ? `✗ Refused at “${failed.name}” (${failed.section}): ${failed.found}.`
-      : status === 431 ? "✗ Refused unread: too long for a header field of HTTP." : `No verdict: ${answer.reason}`)
+      : status === 431 ? "✗ Refused unread: too long for a header field of HTTP." : `No verdict: ${judged.reason}`)
     + (failed?.name === "signature" && token === issued ? " The server has another key: sign in again." : "");
+  row.said.data = `${why}: ${verdict}`;
+  if (mine !== traces || !issued) return;  // a later one is on its way
+  $("trace").replaceChildren(...steps.filter(({name, ok}) => ok !== null || !UNUSED.includes(name)).map(check));
+  $("judgement").className = `token ${valid ? "passed" : "failed"}`;
+  $("verdict").textContent = verdict;
   $("wire").textContent = `GET ${seconds ? `/explain  Explain-Shift: ${seconds}` : "/me"}  Authorization: Bearer `
     + `${token.slice(0, 3)}…${token.slice(-4)} → ${status} ${seconds ? `{"valid": ${valid}, …}` : text.slice(0, 90)}`;
 }
 
 function take(token) {
-  const edited = $("token").value !== original;  // an edited token stays in sight until another one is asked for
   const {username, iat, exp} = claimsOf(token), step = Math.max(4, Math.ceil((exp - iat) / 20));
   issued = token;
   notBefore = now() + 500 * (exp - iat);  // half its life
@@ -4132,69 +4133,71 @@ function take(token) {
   Object.assign(document.body.dataset, {session: "on", token: "on"});
   Object.assign($("shift"), {min: -22 * step, max: 22 * step, step});  // beyond both ends of its life
   $("who").textContent = `Signed in as ${username}`;
-  if (!edited) show(original = token);
+  if ($("token").value === original) edit(original = token, "as issued");  // an edited one stays until Restore
   tick();
-  judge(0);
 }
 
-function end(sentence) {  // the session, of which the access token knows nothing
-  const lost = $("session").contains(document.activeElement);  // the focus
+function end(sentence, state) {  // the session, of which the access token knows nothing
   document.body.dataset.session = "off";
-  if (lost) $("login").username.focus();
+  if ($("session").contains(document.activeElement)) $("login").username.focus();
   history.replaceState(null, "");
-  notify(sentence);
+  notify(sentence, state);
 }
 
 async function login(form, hint = "") {
   if (signedIn()) return;  // a double click
-  const answer = await ask("POST", "/login", {body: new URLSearchParams(form)}), {status, reason, body} = answer;
+  const {status, reason, answer, row} = await ask("POST", "/login", {headers: FORM, body: new URLSearchParams(form)});
   if (status !== 200) return notify(reason + (REFUSED.includes(status) ? hint : ""));
-  answer.line.data = "An access token in the answer, a refresh token in a cookie.";
+  row.said.data = "An access token in the answer, a refresh token in a cookie.";
   $("login").reset();
   notify("");
   restore();
-  take(body.accessToken);
+  take(answer.accessToken);
   $("who").focus();
   if (location.protocol === "http:") await refresh("To try the cookie", NO_COOKIE);
 }
 
 async function refresh(why, refusal) {  // refusal: what to say if it is refused right after signing in
-  const answer = await ask("POST", "/refresh"), token = answer.body.accessToken, before = claimsOf(issued);
-  if (token) {
-    const {username} = claimsOf(token), other = before.username && username !== before.username;
-    const brought = token === issued ? "the same access token, as iat is in whole seconds" : "a new access token";
-    answer.line.data = `${why}: the browser sent the cookie, which brought ${brought}. `
+  const {status, reason, answer: {accessToken}, row} = await ask("POST", "/refresh"), before = claimsOf(issued);
+  if (accessToken) {
+    const {username} = claimsOf(accessToken), other = before.username && username !== before.username;
+    const brought = accessToken === issued ? "the same access token, as iat is in whole seconds" : "a new access token";
+    row.said.data = `${why}: the browser sent the cookie, which brought ${brought}. `
       + `This script sees document.cookie = ${JSON.stringify(document.cookie)}.`;
-    notify(other ? `You are ${username} now, not ${before.username}: all tabs share one cookie.` : "");
-    take(token);
-  } else if (REFUSED.includes(answer.status)) {
-    answer.line.data = `${why}: there was no cookie, or its session has ended.`;
+    notify(other ? `You are ${username} now, not ${before.username}: all tabs share one cookie.` : "", "");
+    take(accessToken);
+  } else if (REFUSED.includes(status)) {
+    row.said.data = `${why}: there was no cookie, or its session has ended.`;
     if (refusal) return notify(refusal);
-    const good = issued && (await ask("GET", "/me", bearer(issued))).status === 200;
-    const until = good ? ` The access token is good until ${new Date(before.exp * 1000).toLocaleTimeString()}.` : "";
+    const expiry = new Date(before.exp * 1000);
+    const until = expiry > now() ? ` The access token expires at ${expiry.toLocaleTimeString()}.` : "";
     end(`There is no refresh token, or its session has ended: sign in.${until}`);
-  } else notify(answer.reason);
+  } else notify(reason);
 }
 
 async function logout(forgets) {
-  const answer = await ask("POST", "/logout");
-  if (answer.status !== 204) return notify(answer.reason);
-  answer.line.data = "The session has ended, and the cookie is deleted.";
-  end("Logged out. A copy of the access token is good until it expires.");
-  if (forgets) { issued = ""; restore(); document.body.dataset.token = "off"; }
+  const {status, reason, row} = await ask("POST", "/logout");
+  if (status !== 204) return notify(reason);
+  row.said.data = `The session has ended, the cookie is deleted${forgets ? ", this log with its tokens too" : ""}.`;
+  end("Logged out. A copy of the access token is good until it expires.", "passed");
+  if (!forgets) return;
+  $("log").replaceChildren(row);
+  document.body.dataset.token = "off";
+  issued = "";
+  restore();
 }
 
 function tick() {
   const {iat, exp} = claimsOf(issued), left = exp - now() / 1000, seconds = Math.max(0, Math.ceil(left));
   const time = `access token: expires in ${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
   const text = !seconds ? "access token: expired" : left < exp - iat + 31 ? time : "not good yet: a clock was set back";
-  if (!seconds && text !== $("countdown").textContent) judge(0);
+  if (!seconds && text !== $("countdown").textContent) judge(0, "after its end");
   $("countdown").textContent = text;
   $("left").value = Math.max(0, left / (exp - iat)) || 0;
   const due = signedIn() && $("automatic").checked && left < Math.min(30, (exp - iat) / 5);
   if ((due || down) && now() >= notBefore) {
-    notBefore = now() + RETRY_MS;
-    inTurn(() => down ? ask("GET", "/").then(trace) : signedIn() && refresh("In time, by itself"));
+    notBefore = now() + PAUSE_MS;
+    inTurn(() => down ? trace() : signedIn() && refresh("In time, by itself"));
   }
 }
 
@@ -4209,28 +4212,25 @@ for (const [name, attack] of Object.entries(ATTACKS)) {
   $("attacks").append(element("button", {onclick: () => inTurn(async () => {
     restore();
     const [segments, lesson] = await attack(...issued.split("."));
-    edit(segments.join("."), "", lesson);
+    edit(segments.join("."), name, "", lesson);
   })}, name));
 }
 $("token").oninput = () => {
   const {value, selectionStart} = $("token"), cleaned = text => text.replace(/[\0- \x7f]/g, "");  // no header has these
-  edit(cleaned(value), "token");
+  edit(cleaned(value), "token edited", "token");
   $("token").selectionEnd = $("token").selectionStart = cleaned(value.slice(0, selectionStart)).length;
 };
 $("token").onpaste = event => {  // of `Bearer eyJ…`, of JSON or quotes around it: the token
   const [found] = /[\w-]{4,}\.[\w-]{4,}\.[\w-]*/.exec(event.clipboardData.getData("text")) ?? [];
-  if (found) { event.preventDefault(); edit(found, "token"); }
+  if (found) { event.preventDefault(); edit(found, "token pasted", "token"); }
 };
-for (const [i, part] of ["header", "payload"].entries()) {
-  $(part).oninput = () => {
-    const segments = $("token").value.split(".");
-    segments[i] = segmentOf(binary(compact($(part).value)));
-    edit(segments.join("."), part);
-  };
-}
-document.onpointermove = event => light(  // the coloured letters lie beneath the field
-  document.elementsFromPoint(event.clientX, event.clientY).find(each => each.dataset.part)?.dataset.part);
-document.addEventListener("focusin", event => light(event.target.closest("[data-part]")?.dataset.part));
+$("parts").oninput = ({target}) => {
+  const segments = $("token").value.split(".");
+  segments[PARTS.indexOf(target.id)] = segmentOf(utf8(compact(target.value)));
+  edit(segments.join("."), `${target.id} edited`, target.id);
+};
+document.onpointermove = event => light(document.elementsFromPoint(event.clientX, event.clientY));  // beneath the field
+document.addEventListener("focusin", event => light([event.target.closest("[data-part]")]));
 onresize = () => show($("token").value, document.activeElement.id);
 onfocus = () => judge(0);  // another tab, a restart or a sleep: much may have happened
 setInterval(tick, TICK_MS);

@@ -1,4 +1,5 @@
-"""Takes pictures of the page at /, in dist/: each of its states, wide and light, and on a phone and dark."""
+"""Takes pictures of the page at /, in dist/: each of its states, wide and light, on a phone and dark, and lying on its
+side. Of the last what is in sight about the claims, of the others the whole page."""
 
 import sys
 import time
@@ -42,6 +43,13 @@ def states(browser):
     wait_until(lambda: "session has ended" in browser.read("#notice"))
     judged("Good")
     yield "refused"
+    browser.click("#demo")
+    wait_until(lambda: browser.read("#log").count("To try the cookie") == 2)
+    browser.script("document.querySelector('#log details').open = true")
+    yield "opened"
+    browser.click("#logout")
+    wait_until(lambda: "Logged out" in browser.read("#notice"))
+    yield "logged-out"
 
 
 def main():
@@ -55,9 +63,12 @@ def main():
         try:
             browser.go(f"http://localhost:{running.address[1]}/")
             for state in states(browser):
-                for width, scheme, scale in ((1280, "light", 1), (390, "dark", 2)):
+                for width, height, scheme, scale in ((1280, 0, "light", 1), (390, 0, "dark", 2), (667, 375, "light", 2)):
                     picture = directory / f"page-{state}-{width}.png"
-                    picture.write_bytes(browser.look(width, scheme=scheme, scale=scale))
+                    if height:
+                        browser.look(width, height, scheme, scale)
+                        browser.show("#payload")
+                    picture.write_bytes(browser.look(width, height, scheme, scale))
                     print(picture.relative_to(TOP))
                 browser.look_away()
         finally:

@@ -32,6 +32,15 @@ SLIDE = """const slider = document.getElementById("shift");
 COPY = """const field = document.createElement("textarea");
     [field.id, field.value] = ["copied", arguments[0]];
     document.body.append(field)"""
+ROWS = "return Array.from(document.querySelectorAll('#log summary'), each => each.textContent)"
+OPEN = "document.querySelectorAll('#log details').forEach(each => each.open = true)"
+OPENED = "return Array.from(document.querySelectorAll('#log [open] pre'), each => each.textContent)"
+CLOCK = "const now = arguments[0]; (window.wrappedJSObject ?? window).performance.now = () => now"
+FOCUSED = """const {id, tagName, textContent} = document.activeElement;
+    return id || (tagName === "BUTTON" ? textContent : tagName)"""
+NOTICE = """const notice = document.getElementById("notice"), {borderLeftColor} = getComputedStyle(notice);
+    return [getComputedStyle(notice, "::before").content, borderLeftColor]"""
+SHARE = "return document.getElementById('judgement').offsetHeight / innerHeight"
 IN_SIGHT = """const element = document.getElementById(arguments[0]), box = element.getBoundingClientRect();
     return [box.top + 2, box.bottom - 2].map(y => document.elementFromPoint(box.left + 9, y) === element)"""
 AXE = Path(os.environ.get("AXE") or TOP / "node_modules" / "axe-core" / "axe.min.js")
@@ -72,6 +81,20 @@ class Visit:
 
     def has(self, name, text):
         wait_until(lambda: text in self.read(name))
+
+    def rows(self):
+        """Return what the log says, newest first, without the exchanges in it."""
+        return self.browser.script(ROWS)
+
+    def exchanges(self, text):
+        """Open the newest row of the log that holds `text`; return the requests and answers in it."""
+        number = [text in row for row in self.rows()].index(True) + 1
+        summary = f"#log > :nth-child({number}) summary"
+        assert self.browser.script(OPENED) == [], "until then they are hidden"
+        self.browser.click(summary)
+        opened = self.browser.script(OPENED)
+        self.browser.click(summary)
+        return opened
 
     def token(self):
         return self.browser.read("#token", "property/value")
@@ -179,8 +202,8 @@ def test_signing_in_shows_the_token_and_hides_the_cookie(browser, visit):
         assert told == {part: decoded[part] for part in told}
         assert bytes.fromhex(page.read("bytes")) == decoded["signature"]
         checks = page.verdict("Good")
-        assert {state for state, *_ in checks} == {"passed", "skipped"}
-        assert not {"iss", "sub", "aud", "jti"} & {name for _, name, _ in checks}, "this server does not use them"
+        assert {state for state, *_ in checks} == {"passed"}
+        assert not {"nbf", "iss", "sub", "aud", "jti"} & {name for _, name, _ in checks}, "this server writes none"
         assert browser.script("return document.cookie") == "" and 'document.cookie = ""' in page.read("log")
         (cookie,) = browser.command("GET", "/cookie")
         assert (cookie["name"], cookie["httpOnly"], cookie["secure"]) == ("jwt", True, browser.keeps_secure_cookies)
@@ -209,6 +232,62 @@ def test_all_that_happened_is_in_the_log_refusals_and_traces_too(browser, visit)
         for line in ("GET /me → 401", "GET /explain → 200", "POST /refresh → 200", "POST /login → 200", "→ 406"):
             assert line in said, line
         page.refusals.append("/login")
+
+
+def test_a_row_of_the_log_opens_to_show_what_went_over_the_wire(browser, visit):
+    unseen, kind = "(if there is one, no script can see it)", "Content-Type: application/json; charset=utf-8"
+    with visit(Clock(NOW)) as page:
+        token = page.signed_in().token()
+        page.attack("be root")
+        page.failed()
+        forged = page.token()
+        attacked, refreshed, logged_in = map(page.exchanges, ("be root", "POST /refresh", "POST /login"))
+        assert logged_in == [
+            "→ POST /login\nContent-Type: application/x-www-form-urlencoded\n"
+            f"Cookie: {unseen}\n\nusername=admin&password=…",
+            f'← 200 OK\nSet-Cookie: {unseen}\n{kind}\n\n{{"accessToken": "{token}"}}',
+        ]
+        assert refreshed == [f"→ POST /refresh\nCookie: {unseen}", logged_in[1]]
+        assert attacked[0] == f"→ GET /me\nAuthorization: Bearer {forged}", "and no cookie"
+        assert attacked[1] == (
+            f'← 401 Unauthorized\n{kind}\nWWW-Authenticate: Bearer realm="minijwt", error="invalid_token", '
+            'error_description="invalid_signature"\n\n'
+            '{"message": "The access token is not good.", "code": "invalid_signature"}'
+        )
+        assert attacked[2] == f"→ GET /explain\nAuthorization: Bearer {forged}"
+        head, _, body = attacked[3].partition("\n\n")
+        assert head == f"← 200 OK\n{kind}" and json.loads(body)["steps"][3]["code"] == "invalid_signature"
+
+
+def test_what_each_attack_got_stays_in_the_log(browser, visit):
+    with visit() as page:
+        page.signed_in()
+        for name, failure, _ in ATTACKS[:3]:
+            page.attack(name)
+            page.has("log", f"GET /me → 401 GET /explain → 200 {name}: ✗ Refused at “{failure}”")
+        said = "".join(page.rows())
+        assert [said.count(f"200 {name}: ✗") for name, *_ in ATTACKS[:3]] == [1, 1, 1]
+
+
+def test_an_edit_has_one_row_until_there_is_a_pause(browser, visit):
+    def judged(act, *arguments):
+        asked = page.paths().count("/explain")
+        act(*arguments)
+        wait_until(lambda: page.paths().count("/explain") > asked)
+        page.failed()
+
+    with visit() as page:
+        page.signed_in()
+        for now, rows in ((10_000, 1), (12_999, 1), (15_999, 2)):  # the last two are three seconds apart
+            browser.script(CLOCK, now)
+            judged(browser.type, "#payload", LEFT, "x")
+            assert len([row for row in page.rows() if "payload edited: ✗" in row]) == rows
+        page.restore()
+        for now, rows in ((20_000, 1), (22_999, 1), (25_999, 2)):
+            browser.script(CLOCK, now)
+            judged(browser.script, SLIDE, 640 + now // 1000)
+            assert len([row for row in page.rows() if "slider: " in row]) == rows
+        assert page.rows()[-1].startswith("POST /login"), "and no other row went"
 
 
 def test_an_expired_token_turns_red_by_itself_and_a_refresh_mends_it(browser, visit):
@@ -270,7 +349,9 @@ def test_after_logout_a_refresh_is_refused_and_the_token_is_gone(browser, visit)
         (cookie,) = browser.command("GET", "/cookie")
         browser.click("#logout")
         page.signed_out()
-        assert page.read("log").startswith("POST /logout → 204")
+        assert page.rows() == [
+            "POST /logout → 204 The session has ended, the cookie is deleted, this log with its tokens too."
+        ]
         assert token.split(".")[2] not in browser.script("return document.documentElement.outerHTML")
         assert page.token() == page.read("who") == page.read("verdict") == ""
         assert browser.command("GET", "/cookie") == []
@@ -279,7 +360,7 @@ def test_after_logout_a_refresh_is_refused_and_the_token_is_gone(browser, visit)
             browser.click("#resume")
             page.has("log", "POST /refresh → 406")
             page.has("notice", "session has ended")
-            assert "is good until" not in page.read("notice")
+            assert "The access token" not in page.read("notice")
             page.refusals.append("/refresh")
             browser.script("document.getElementById('log').replaceChildren()")
             cookie = {name: cookie[name] for name in ("name", "value", "path", "secure", "httpOnly", "sameSite")}
@@ -291,7 +372,7 @@ def test_a_refused_refresh_keeps_the_token_that_is_still_good(browser, visit):
         token = page.signed_in().token()
         browser.command("DELETE", "/cookie")  # as if logged out in another tab
         browser.click("#refresh")
-        page.has("notice", "its session has ended: sign in. The access token is good until ")
+        page.has("notice", "its session has ended: sign in. The access token expires at ")
         assert page.token() == token and page.read("who") == ""
         page.attack("be root")
         page.failed()
@@ -373,6 +454,20 @@ def test_a_browser_that_refuses_the_cookie_is_told_why_and_what_to_set(browser, 
         page.refusals.append("/refresh")
 
 
+def test_good_news_looks_otherwise_than_a_refusal_and_not_by_colour_alone(browser, visit):
+    with visit() as page:
+        page.sign_in("wrong")
+        page.has("notice", "Invalid credentials")
+        refusal = browser.script(NOTICE)
+        page.signed_in()
+        browser.click("#logout")
+        page.has("notice", "Logged out")
+        news = browser.script(NOTICE)
+        assert (refusal[0], news[0]) == ('"✗ "', '"✓ "')
+        assert len({*refusal, *news}) == 4, "the line beside it has another colour as well"
+        page.refusals.append("/login")
+
+
 def test_refusals_are_said_in_a_sentence(browser, visit):
     with visit(login_max_failures=1, unauthorized_status=401) as page:
         page.sign_in("wrong")
@@ -425,8 +520,8 @@ def test_an_edit_fails_at_the_very_check_that_it_breaks(browser, visit):
             assert page.token() == token
 
 
-@pytest.mark.parametrize("width, height", [(1280, 800), (390, 844)])
-def test_the_verdict_is_in_sight_of_every_edit(browser, visit, width, height):
+@pytest.mark.parametrize("width, height", [(1280, 800), (390, 844), (667, 375), (320, 568)])
+def test_the_verdict_is_in_sight_of_every_edit_and_leaves_room_for_it(browser, visit, width, height):
     with visit() as page:
         page.signed_in()
         browser.resize(width, height)
@@ -436,6 +531,7 @@ def test_the_verdict_is_in_sight_of_every_edit(browser, visit, width, height):
                 page.failed()
                 for name in ("verdict", "wire"):
                     assert browser.script(IN_SIGHT, name) == [True, True], (field, name)
+                assert browser.script(SHARE) <= 0.21
                 assert browser.script(IN_SIGHT, field)[0], field
                 page.restore()
         finally:
@@ -445,7 +541,7 @@ def test_the_verdict_is_in_sight_of_every_edit(browser, visit, width, height):
 def test_beside_the_verdict_stands_what_the_wire_says(browser, visit):
     with visit() as page:
         token = page.signed_in().token()
-        asked = f"GET /me Authorization: Bearer eyJ…{token[-4:]} →"
+        asked = f"GET /me  Authorization: Bearer eyJ…{token[-4:]} →"
         page.has("wire", asked + ' 200 {"username": "admin"')
         browser.type("#payload", LEFT, LEFT, "0")
         page.has("wire", asked + ' 401 Bearer realm="minijwt", error="invalid_token"')
@@ -564,6 +660,7 @@ def test_a_long_name_widens_nothing_and_no_claim_is_cut_off(browser, visit):
         check_the_edges(browser)
         page.paste(minijwt.encode({"username": name * 9, "words": "a b " * 99}, ACCESS))
         page.has("verdict", "Good")
+        browser.script(OPEN)
         check_the_edges(browser)
 
 
@@ -617,10 +714,15 @@ def test_the_keyboard_alone_does_it_all_and_every_control_has_a_name(browser, vi
         focused = []
         while not focused or focused[-1] != "payload":
             browser.press(TAB)
-            focused.append(browser.script("const {id, textContent} = document.activeElement; return id || textContent"))
+            focused.append(browser.script(FOCUSED))
         names = [name for name, *_ in ATTACKS]
-        order = ["automatic", "refresh", "logout", "log", "token", "restore", *names, "shift", "header", "payload"]
-        assert sorted(focused) == sorted(order) and focused[:6] == order[:6]
+        rows = ["SUMMARY"] * len(page.rows())
+        order = ["automatic", "refresh", "logout", *rows, "token", "restore"]
+        assert rows and focused[: len(order)] == order
+        assert sorted(focused) == sorted([*order, *names, "shift", "header", "payload"])
+        browser.script("document.querySelector('summary').focus()")
+        browser.press(ENTER)
+        assert browser.script(OPENED), "a row of the log opens without a mouse too"
         for name in ("automatic", "refresh", "logout", "token", "restore", "shift", "header", "payload", "left"):
             assert browser.read("#" + name, "computedlabel"), name
         assert browser.read("#trace [role=img]", "computedlabel") == "passed"
@@ -658,6 +760,7 @@ def test_axe_finds_nothing_to_complain_about(browser, visit):
         assert complaints() == []
         page.attack("sign nothing")
         page.failed()
+        browser.script(OPEN)
         assert complaints() == []
         page.attack("use it after logout")
         page.verdict("Good")
