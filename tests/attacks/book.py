@@ -82,8 +82,8 @@ def changed_claims(side):
     """The name in the token is changed.
 
     A token is signed, not encrypted: it can be read without the key. Mallory takes her own access token apart, writes
-    alice where it says mallory, and leaves the signature as it was. The twin's new /me verifies the signature. Its old
-    one, which an app still uses, only decodes the token. This server computes the signature again, from the bytes that
+    alice where it says mallory, and leaves the signature as it was. The twin's /me verifies the signature. Its old
+    /v1/me, which an app still uses, only decodes the token. This server computes the signature again, from the bytes that
     have arrived; it is another one, and not one claim is read.
     """
     access, _ = side.enter(MALLORY)
@@ -384,8 +384,8 @@ def respelled_token(side):
     The signature covers the text of header and payload: change a letter there, and it is wrong. But it does not cover
     itself. Its 32 bytes take 43 letters, and two bits of the last letter mean nothing; a lenient decoder skips padding
     and punctuation too. So the same signature can be spelled in many ways. The twin keeps a list of the texts of
-    tokens that were logged out, and the new text is not in it. This server, too, has nothing but the text to know a
-    token of the tutorial's own app by. So it compares the signature as it is spelled: a token has one text.
+    tokens that were logged out, and the new text is not in it. This server, too, can recognise a token of the
+    tutorial's own app only by its text. So it compares the signature as it is spelled: a token has one text.
     """
     side = side.start()
     now = side.clock()
@@ -466,7 +466,7 @@ def two_tabs(side):
 @attack(
     "server.py",
     "self._newest_of_each(tokens, None)",
-    "self._sessions(tokens, self._clock())",
+    "self._newest_of_each(tokens, self._clock())",
     wrong="a logout ends nothing, and says that it did",
     test="test_a_good_signature_is_enough_to_end_a_session_whatever_the_clock_says",
     read="RFC 7519 §4.1.6",

@@ -111,6 +111,7 @@ class Ours(Side):
 
     def send(self, request):
         response = server.respond(self.app, request)
+        assert response.status != 500, "a line that breaks the server is not a line that guards it"
         self.log += [server.log_line(self.clock(), event) for event in response.events]
         return response
 
