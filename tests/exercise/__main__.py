@@ -45,7 +45,7 @@ FIRST_HINTS = [
     r"returned '.*\nbut should return b => That is a str, and bytes are asked for.",
     "raised InvalidTokenError\nbut should raise (?!InvalidTokenError) => Refused, and rightly, but by the parent of all these"
     " errors: a caller cannot tell what to do next. Which class does Build name?",
-    "no child of => The parent stands in the parentheses: `class Child(Parent): pass`, below its parent.",
+    "no child of => The parent goes in the parentheses: `class Child(Parent): pass`, below its parent.",
 ]
 LAST_HINTS = [
     r"raised TypeError: (a bytes-like object is required, not 'str'|can't concat|can only concat|must be str, not bytes)"
@@ -215,7 +215,7 @@ def main(argv):
     if not path.is_file():
         return wrong_use(f"{ascii(name)} is not a file, and an empty one will do")
     if stage not in map(str, range(1, OPTIONAL + 1)) or len(argv) > 2:
-        return wrong_use(f"there is no stage {ascii(' '.join(argv[1:]))}")
+        return wrong_use(f"there is no stage {ascii(' '.join(argv[1:]))}: they are 1 to {OPTIONAL}")
     start = int(stage)
     print(f"Build your own minijwt: {path.name}")
     if 1 < start < OPTIONAL:
