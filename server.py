@@ -60,6 +60,7 @@ import os
 import queue
 import re
 import selectors
+import shutil
 import signal
 import socket
 import sqlite3
@@ -1511,7 +1512,7 @@ def check_csrf(app: App, request: Request) -> None:
         same = site in (b"same-origin", b"none")
     if not same and origin not in app.settings.allowed_origins:
         event = event_of(request, "cross_site", path=request.path, origin=origin or "unknown")
-        message = "This request comes from a page of another site, which ALLOWED_ORIGINS does not name."
+        message = "This request comes from a page of another origin, which ALLOWED_ORIGINS does not name."
         raise HTTPError(403, "cross_site", message, events=(event,))
 
 
@@ -1600,7 +1601,7 @@ class Handler(BaseHTTPRequestHandler):
 
     app: App
     framer: Framer
-    timeout = 10.0  # seconds for `handle`: for one read, and for a request; Server has deadlines of its own
+    timeout = 10.0  # seconds for `handle` to receive a request; Server has deadlines of its own
     last = False  # whether the next response is the last one
 
     def converse(self) -> Conversation:
@@ -1675,8 +1676,9 @@ class Handler(BaseHTTPRequestHandler):
                 while True:
                     if isinstance(step, Request):
                         step = conversation.send(respond(self.app, step))
-                    elif time.monotonic() < end:
+                    elif (left := end - time.monotonic()) > 0:
                         self.wfile.write(step)
+                        self.connection.settimeout(left)
                         step = conversation.send(self.rfile.read1(MAX_HEAD_BYTES))
                     else:
                         step = conversation.throw(TimeoutError)
@@ -2121,9 +2123,10 @@ class Server:
                     self._selector.modify(client.socket, events, client)
                 else:
                     self._selector.unregister(client.socket)
-            except OSError:
+            except OSError as error:
                 # The kernel has no room for another watch (ENOSPC, ENOMEM).
                 client.watched = 0
+                self._accept_failed(error)
                 return self._close(client)
             client.watched = events
         if self._tls and events == READABLE and client.socket.ended:
@@ -2249,19 +2252,25 @@ class Server:
     def _listen(self) -> None:
         """Have the selector watch for clients that connect."""
         self._listening = True
-        for listener in self._sockets:
-            self._selector.register(listener, READABLE, partial(self._accept, listener))
+        try:
+            for listener in self._sockets:
+                self._selector.register(listener, READABLE, partial(self._accept, listener))
+        except OSError as error:
+            self._accept_failed(error)
 
     def _pause_accepting(self, seconds: float) -> None:
         """Accept no clients for `seconds`: they wait in the kernel."""
         if self._listening:
             for listener in self._sockets:
-                self._selector.unregister(listener)
+                # KeyError: the kernel would not watch it.
+                with suppress(KeyError):
+                    self._selector.unregister(listener)
         self._listening, self._accept_again = False, self._now + seconds
 
-    def _accept_failed(self, reason: str) -> None:
+    def _accept_failed(self, error: OSError | None = None) -> None:
         """Rest a moment, and log why: once a minute."""
-        self._pause_accepting(ACCEPT_PAUSE_SECONDS)
+        self._pause_accepting(math.inf if self.stopping else ACCEPT_PAUSE_SECONDS)
+        reason = errno.errorcode.get(error.errno or 0, "unknown") if error else "no_idle_client"
         event = Event("accept", {"result": reason, "connections": str(len(self.clients))})
         self.app.log_seldom(event, REPEAT_SECONDS)
 
@@ -2275,7 +2284,7 @@ class Server:
             return 0
         self._drop(len(self.clients) - self._capacity)
         if len(self.clients) >= self._capacity + ACCEPTS_AT_ONCE:
-            self._accept_failed("no_idle_client")
+            self._accept_failed()
             return 0
         accepted = []
         for _ in range(ACCEPTS_AT_ONCE):
@@ -2287,7 +2296,7 @@ class Server:
                 # It may well fail again at once.
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     self._drop(1)
-                self._accept_failed(errno.errorcode.get(error.errno or 0, "unknown"))
+                self._accept_failed(error)
                 break
         self._drop(len(self.clients) + len(accepted) - self._capacity)
         for peer, address in accepted:
@@ -2435,6 +2444,7 @@ INSERT INTO new_user SELECT name, password, epoch FROM user;
 DROP TABLE user;
 ALTER TABLE new_user RENAME TO user"""
 BUSY_SECONDS = 5.0  # for a writer to wait for another process
+MIN_FREE_BYTES = 65_536  # of the disk: what the -shm needs, and a page or two
 
 
 class _Closing(sqlite3.Connection):
@@ -2484,6 +2494,10 @@ class SQLiteStore:
     def _unusable(self, error: Exception) -> SettingsError:
         """Return what to tell the operator."""
         reason = getattr(error, "strerror", None) or str(error)
+        with suppress(OSError):
+            # SQLite says so of most faults, and of some not.
+            if "I/O" in reason and shutil.disk_usage(os.path.dirname(self.path)).free < MIN_FREE_BYTES:
+                reason += ": the disk is full"
         passing = re.search("locked|full|space", reason) is not None
         if os.path.isdir(self.path):
             reason = "it is a directory"
@@ -3004,7 +3018,7 @@ class EtcdStore:
     def _prune(self) -> None:
         """Forget some sessions that have expired, and remember that this was done; if that is all, old attempts."""
         self._prune_at, now = time.monotonic() + PRUNE_SECONDS, self._clock()
-        with suppress(StoreFailed, TypeError, ValueError):
+        with suppress(StoreFailed, LookupError, TypeError, ValueError):
             old, _ = self._range("session/", f"session/{int(now) + 1:014x}", limit=PRUNE_ROWS)
             self.keep("pruned/latest", max((int(key.split("/")[1], 16) for key in old), default=0))
             if len(old) < PRUNE_ROWS:
@@ -3121,6 +3135,8 @@ def read_duration(text: str) -> int:
 def read_secret(text: str) -> bytes:
     if not text:
         raise ValueError(f"it is empty; `{COMMAND} token keygen` prints a good one")
+    if text.startswith(("$(", "${", "`")):
+        raise ValueError("no shell reads it, so what looks like a command would be the secret: put its output there")
     try:
         with warnings.catch_warnings():
             # `check_exposure` reports short secrets.
@@ -3173,7 +3189,8 @@ def etcd_nodes(url: str) -> tuple[list[tuple[str, int]], str]:
     """Return the addresses, ports and prefix in etcd://ADDRESS:PORT,…/PREFIX; raise ValueError if it is not that."""
     match = re.fullmatch(r"etcd://([^/]*)(?:/([A-Za-z0-9._-]+))?", url)
     if not match:
-        raise ValueError("it must be etcd://ADDRESS:PORT,ADDRESS:PORT/PREFIX; the prefix has letters, digits and ._-")
+        raise ValueError("it must be etcd://ADDRESS:PORT,ADDRESS:PORT/PREFIX, its prefix of letters, digits and ._-;"
+                         " or the path of a file")  # fmt: skip
     nodes = []
     for each in match[1].split(","):
         host, _, port = each.rpartition(":")
@@ -3185,7 +3202,7 @@ def etcd_nodes(url: str) -> tuple[list[tuple[str, int]], str]:
 
 
 def read_database(text: str) -> str:
-    if text.startswith("etcd:"):
+    if "://" in text or text.startswith("etcd:"):
         etcd_nodes(text)
     return str(read_path(text))
 
@@ -3329,19 +3346,27 @@ def read_settings(environ: Mapping[str, str], dotenv: str = ".env") -> Settings:
 
 
 def exposed_files(settings: Settings, dotenv: str = ".env") -> Iterator[str]:
-    """Yield a sentence for each file that other users of the machine can read or write, or own.
+    """Yield a sentence for each file that other users of the machine can read, write, replace or own.
 
     A group that is ours or root's is as good as ourselves: mounted secrets are root:ours 0440. Windows has no modes.
     """
     if not hasattr(os, "geteuid"):
         return
     groups = {0, os.getegid(), *os.getgroups()}
+    # What is not yet in the database is in its -wal.
+    database = [settings.database + suffix for suffix in ("", "-wal", "-shm") if settings.database]
     secret = (settings.tls_key, settings.database_key, settings.database_login)
-    for path in filter(None, (dotenv, settings.database, *secret)):
+    paths = [*filter(None, (dotenv, *database, *secret))]
+    for path in [*paths, *dict.fromkeys(os.path.dirname(os.path.abspath(path)) for path in paths)]:
         with suppress(OSError):
             status = os.stat(path)
-            of_group = stat.S_IRWXG if status.st_gid not in groups else 0
-            if status.st_mode & (stat.S_IRWXO | of_group):
+            mode = status.st_mode & (stat.S_IRWXO | (stat.S_IRWXG if status.st_gid not in groups else 0))
+            if stat.S_ISDIR(status.st_mode):
+                # Others may look around. The sticky bit keeps them from replacing what is not theirs.
+                if mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX:
+                    yield f"the files in {path} can be replaced by others: chmod go-w {path}"
+                continue
+            if mode:
                 yield f"{path} can be read or written by others: chmod 600 {path}"
             if status.st_uid not in (0, os.geteuid()):
                 yield f"{path} belongs to another user, number {status.st_uid}: chown it to the server's"
@@ -3352,7 +3377,9 @@ def check_exposure(settings: Settings, any_user: bool, dotenv: str = ".env") -> 
 
     Raises SettingsError with all of them on a server that is open.
     """
-    access, refresh = (min(map(len, secrets)) for secrets in (settings.access_secrets, settings.refresh_secrets))
+    # NULs at the end add nothing to a key (RFC 2104 §2).
+    access = min(len(secret.rstrip(b"\0")) for secret in settings.access_secrets)
+    refresh = min(len(secret.rstrip(b"\0")) for secret in settings.refresh_secrets)
     least, random = minijwt.MIN_KEY_BYTES, settings.random_secrets
     risks = {
         f"the secrets are random, and a restart logs all users out: `{COMMAND} init` writes lasting ones": random,
@@ -3437,7 +3464,10 @@ def load_pair(context: ssl.SSLContext, kind: str, cert: str, key: str) -> None:
     except ssl.SSLError as error:
         if "MISMATCH" in str(error.reason):
             raise SettingsError(f"{kind}_KEY {key} is not the key of {kind}_CERT {cert}") from None
-        raise SettingsError(f"{kind}_CERT {cert} and {kind}_KEY {key} must be PEM: a certificate and its key") from None
+        # OpenSSL has little to say about a file that is not PEM, and more about a key that is too small.
+        reason = f" ({error.reason})" if error.reason else ""
+        sentence = f"{kind}_CERT {cert} and {kind}_KEY {key} must be PEM: a certificate and its key{reason}"
+        raise SettingsError(sentence) from None
     except OSError as error:
         raise SettingsError(f"{kind}_{variable} {path} cannot be read: {error.strerror}") from None
 
@@ -3483,7 +3513,7 @@ def open_etcd(settings: Settings, create: bool = True) -> EtcdStore:
                 name, _, password = file.read().rstrip("\r\n").partition(":")
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", "it is not UTF-8")
-            raise SettingsError(f"DATABASE_LOGIN {settings.database_login} cannot be read: {reason}") from None
+            raise SettingsError(f"DATABASE_LOGIN {settings.database_login} is no file to read: {reason}") from None
         login = {"name": name, "password": password}
         if not all(login.values()) or "\n" in password:
             raise SettingsError(f"DATABASE_LOGIN {settings.database_login} must hold one line, user:password")
@@ -3508,6 +3538,9 @@ def open_store(settings: Settings, create: bool = True) -> MemoryStore | SQLiteS
     """Return the store that DATABASE names. With `create`, it is made if there is none."""
     if not settings.database:
         return MemoryStore()
+    if any(exposed_files(settings)):
+        # Before SQLite takes over what others may have put into the -wal.
+        check_exposure(settings, any_user=True)
     etcd = settings.database.startswith("etcd://")
     return open_etcd(settings, create) if etcd else SQLiteStore(settings.database, create=create)
 
@@ -3607,10 +3640,12 @@ def ask_password() -> str:
     return password
 
 
+# A password as hash_password makes it, at a cost that does not hold up the logins of others for long.
+PASSWORD = r"(scrypt\$[0-9]{1,6}\$[1-9]\$[1-9]|pbkdf2\$[1-9][0-9]{0,6})\$([0-9a-f]{2})+\$[0-9a-f]+"
 # What `user export` prints: the key of a row, and what it holds as JSON.
 ROWS = {
-    "user/.+": r'\["(scrypt(\$[0-9]{1,8}){3}|pbkdf2\$[0-9]{1,7})\$[0-9a-f]+\$[0-9a-f]+", "[0-9a-f]+"\]',
-    "session/[0-9a-f]{14}/.+": r"\[[0-9]{1,16}, [0-9]{1,16}\.[0-9]+, (true|false)\]",
+    "user/.+": rf'\["{PASSWORD}", "[0-9a-f]+"\]',
+    "session/[0-9a-f]{14}/[0-9a-f]+": r"\[[0-9]{1,16}, [0-9]{1,16}\.[0-9]+, (true|false)\]",
     "pruned/latest": "[0-9]{1,16}",
 }
 
@@ -3647,7 +3682,8 @@ def user_command(arguments: argparse.Namespace) -> int:
         name = os.fsencode(name).decode("utf-8", "surrogateescape")
     store = open_store(settings, create=action in ("add", "import"))
     if isinstance(store, MemoryStore):
-        raise SettingsError(f"no secrets and no DATABASE are set, so users would not last: `{COMMAND} init` first")
+        raise SettingsError("no secrets and no DATABASE are set, so users would not last:"
+                            f" run this in the directory of the .env, or `{COMMAND} init` first")  # fmt: skip
     accounts = Accounts(settings, store)
     if action == "list":
         print("".join(each + "\n" for each in store.user_names()), end="")
@@ -3660,7 +3696,7 @@ def user_command(arguments: argparse.Namespace) -> int:
         return 0
     if action == "import":
         number = import_rows(store, sys.stdin or ())
-        say(sys.stderr, f"{PROGRAM}: {number} rows were read; what was in {store.path} already is as it was")
+        say(sys.stderr, f"{PROGRAM}: {number} rows were read; those that {store.path} had already are unchanged")
         return 0
     if (store.look_up(checked_name(name), "", 0).password is not None) == (action == "add"):
         hint = "already: `user passwd` changes the password" if action == "add" else f"in {store.path}"
@@ -4014,7 +4050,7 @@ const ATTACKS = {
     const made = await Promise.all(GUESSES.map(guess => sign(`${h}.${p}`, guess)));
     const key = GUESSES[made.indexOf(s)], forged = `${h}.${changed(p, {username: "root"})}`;
     return [[forged, await sign(forged, key ?? GUESSES[0])], key ? `It is “${key}”, found without asking the server.`
-      : `None of ${GUESSES.length} popular keys made the signature. The new one has “${GUESSES[0]}”, and is refused.`];
+      : `None of ${GUESSES.length} popular keys made the signature. This forgery is signed with “${GUESSES[0]}”.`];
   },
   "use it after logout": async (...segments) => [(await logout(), segments),
     "The session has ended. The access token is good all the same until it expires: so it lives for minutes only."],

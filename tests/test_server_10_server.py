@@ -640,16 +640,20 @@ def test_when_the_kernel_can_watch_no_more_a_client_is_closed_and_the_others_are
     with running.connect() as client:
         assert is_open(client)
         for number in (errno.ENOSPC, errno.ENOMEM):
+
             def full(*_, number=number):
+                full.called += 1
                 raise OSError(number, os.strerror(number))
+
+            full.called = 0
             with monkeypatch.context() as patch:
                 patch.setattr(server.selectors.DefaultSelector, "register", full)
                 with running.connect() as another:
                     assert read_all(another) == b""
-        assert is_open(client)
-        wait_until(lambda: len(running.server.clients) == 1)
-    with running.connect() as another:
-        assert is_open(another)
+                wait_until(lambda: full.called > 2)  # the listener, too
+            with running.connect() as another:
+                assert is_open(another) and is_open(client)
+    assert [(event.name, event.fields["result"]) for event in log] == [("accept", "ENOSPC"), ("accept", "ENOMEM")]
 
 
 def test_a_client_that_the_network_has_lost_costs_no_other_its_place(failing):

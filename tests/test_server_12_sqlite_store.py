@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import server
@@ -190,6 +191,10 @@ def test_what_may_pass_by_itself_is_said_to_be_so(monkeypatch, tmp_path, fault):
     with pytest.raises(server.SettingsError, match=fault) as refused:
         server.SQLiteStore(str(tmp_path / "users.db"))
     assert refused.value.passing is ("I/O" not in fault)
+    monkeypatch.setattr(server.shutil, "disk_usage", lambda path: SimpleNamespace(free=4_096))
+    with pytest.raises(server.SettingsError, match=fault) as refused:
+        server.SQLiteStore(str(tmp_path / "users.db"))
+    assert refused.value.passing
 
 
 # -- the file as an older version made it

@@ -56,6 +56,13 @@ def store(request, monkeypatch, clock):
 # -- the contract, where a shared store differs
 
 
+@pytest.mark.parametrize("key, value", [("failure/00", [1]), ("failure/00", {}), ("session/zz", 1), ("session/0", None)])
+def test_a_row_of_another_program_does_not_harm_the_verbs(store, key, value):
+    store.keep(key, value)
+    store.add_user("ann", "p", "e")
+    assert store.user_names() == ["ann"]
+
+
 def test_both_stores_have_every_verb_with_the_parameters_of_the_protocol():
     for name in VERBS:
         wanted, found = (inspect.signature(getattr(each, name)) for each in (server.Store, server.EtcdStore))
@@ -531,7 +538,7 @@ def test_a_store_of_another_version_an_etcd_of_another_and_a_wrong_login_are_one
             status, err = refusal(tmp_path, etcd.port, DATABASE_LOGIN="login")
             assert status == 2 and sentence in err and "wrong" not in err
         status, err = refusal(tmp_path, etcd.port, DATABASE_LOGIN="missing")
-        assert status == 2 and "DATABASE_LOGIN missing cannot be read: No such file" in err
+        assert status == 2 and "DATABASE_LOGIN missing is no file to read: No such file" in err
 
 
 # -- moving
@@ -573,18 +580,21 @@ def test_users_and_sessions_move_to_etcd_and_back_and_nobody_is_logged_out(tmp_p
 KEPT = "scrypt$2$1$1$00$11"
 NO_EXPORT = [
     "", "[]", "ann", '["user/ann", ["p"]]', '["user/ann", 1]', '["other/x", 1]', '{"a": 1}', "[1, 2]", "[" * 9_999,
-    '["user/ann", ["p", "e"]]', f'["user/a\\u001b", ["{KEPT}", "e"]]', f'["user/ ann", ["{KEPT}", "e"]]',
-    f'["user/\\ud800", ["{KEPT}", "e"]]', f'["user/{"a" * 256}", ["{KEPT}", "e"]]',
-    '["session/00000070000000/s", [0, NaN, true]]', '["session/00000070000000/s", [0, 1e999, true]]',
-    '["session/00000070000000/s", [-1, 0.5, true]]', '["session/00000070000000/s", [100000000000000000000, 0.5, true]]',
-    '["session/0000007000000G/s", [0, 0.5, true]]', '["session/7/s", [0, 0.5, true]]',
+    '["user/ann", ["p", "e"]]', f'["user/a\\u001b", ["{KEPT}", "0a"]]', f'["user/ ann", ["{KEPT}", "0a"]]',
+    f'["user/\\ud800", ["{KEPT}", "0a"]]', f'["user/{"a" * 256}", ["{KEPT}", "0a"]]',
+    '["session/00000070000000/0a", [0, NaN, true]]', '["session/00000070000000/0a", [0, 1e999, true]]',
+    '["session/00000070000000/0a", [-1, 0.5, true]]', '["session/00000070000000/0a", [100000000000000000000, 0.5, true]]',
+    '["session/0000007000000G/0a", [0, 0.5, true]]', '["session/7/0a", [0, 0.5, true]]',
+    '["session/00000070000000/\\ud800", [0, 0.5, true]]',
+    *(f'["user/ann", ["{cost}$11", "0a"]]' for cost in (
+        "scrypt$1024$1$10000000$00", "scrypt$16384$8$0$00", "scrypt$2$1$1$0", "pbkdf2$0$00", "md5$00")),
     '["pruned/latest", 100000000000000000000]', '["pruned/earliest", 1]',
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("line", NO_EXPORT, ids=range(len(NO_EXPORT)))
 def test_what_is_no_export_is_refused_before_anything_is_written(fake, clock, line):
-    good, store = f'["user/bob", ["{KEPT}", "e"]]\n', open_store([fake.port], clock, f"test-{next(prefixes)}")
+    good, store = f'["user/bob", ["{KEPT}", "0a"]]\n', open_store([fake.port], clock, f"test-{next(prefixes)}")
     with pytest.raises(ValueError, match="line 2 is not what `user export` prints; nothing was imported"):
         server.import_rows(store, [good, line, good])
     assert store.user_names() == []

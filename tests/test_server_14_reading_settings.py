@@ -147,6 +147,13 @@ def test_a_wrong_secret_is_not_shown(tmp_path, name):
     assert "hunter2" not in sentence(tmp_path, **{name: text})
 
 
+@pytest.mark.parametrize("command", ["$(python3 server.py token keygen)", "${ACCESS_SECRET_OF_THE_SITE}", "`keygen`"])
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_command_that_no_shell_has_run_is_no_secret(tmp_path, name, command):
+    said = sentence(tmp_path, f"{name}='{command}'", **{name: command})
+    assert said.startswith(f"{name} (from the environment): ") and "put its output there" in said
+
+
 TOGETHER = [
     ({"COOKIE_SECURE": "off"}, "COOKIE_SAMESITE"),
     ({"COOKIE_SECURE": "off", "COOKIE_SAMESITE": "Lax", "COOKIE_NAME": "__Host-jwt"}, "COOKIE_NAME"),
@@ -262,6 +269,7 @@ RISKS = [
     ({"random_secrets": True}, "random"),
     ({"access_secrets": (b"a" * 32, b"short")}, "ACCESS_TOKEN_SECRET, or its OLD, has only 5"),
     ({"refresh_secrets": (b"short",)}, "REFRESH_TOKEN_SECRET, or its OLD, has only 5"),
+    ({"refresh_secrets": (b"short" + bytes(40),)}, "REFRESH_TOKEN_SECRET, or its OLD, has only 5"),
     ({"cookie_secure": False}, "COOKIE_SECURE=off"),
 ]
 
@@ -300,7 +308,7 @@ def test_a_secret_with_white_space_or_quotes_around_it_is_a_warning(secret):
     assert "white space or quotes" in warning and "aaa" not in warning
 
 
-FILES = ["dotenv", "database", "tls_key"]
+FILES = ["dotenv", "database", "database-wal", "database-shm", "tls_key"]
 
 
 def exposed(tmp_path, which, mode, owner=-1, group=-1):
@@ -312,9 +320,8 @@ def exposed(tmp_path, which, mode, owner=-1, group=-1):
         os.chown(path, owner, group)
     except PermissionError:
         pytest.skip("only root may give a file away")
-    names = {"dotenv": {}, "database": {"database": str(path)}, "tls_key": {"tls_cert": "x", "tls_key": str(path)}}[
-        which
-    ]
+    database = {"database": str(tmp_path / "database")}
+    names = {"dotenv": {}, "tls_key": {"tls_cert": "x", "tls_key": str(path)}}.get(which, database)
     dotenv = str(path if which == "dotenv" else tmp_path / "none")
     for changes in ({}, {"host": "0.0.0.0"}):
         try:
@@ -349,6 +356,20 @@ def test_a_group_that_is_neither_ours_nor_roots_is_others(tmp_path, which, group
 def test_a_file_of_another_user_is_noticed(tmp_path, which):
     assert exposed(tmp_path, which, 0o600, owner=54_321) == [
         "FILE belongs to another user, number 54321: chown it to the server's"]  # fmt: skip
+
+
+@pytest.mark.parametrize("which", ["dotenv", "database", "tls_key"])
+@pytest.mark.parametrize(
+    "mode, is_exposed", [(0o755, False), (0o775, False), (0o1777, False), (0o777, True), (0o703, True)]
+)
+def test_a_directory_in_which_others_can_replace_files_is_noticed(tmp_path, which, mode, is_exposed):
+    directory = tmp_path / "directory"
+    directory.mkdir()
+    directory.chmod(mode)
+    files = {name: str((directory if name == which else tmp_path) / name) for name in ("dotenv", "database", "tls_key")}
+    dotenv, settings = files.pop("dotenv"), risky(tls_cert="x", **files)
+    expected = [f"the files in {directory} can be replaced by others: chmod go-w {directory}"] if is_exposed else []
+    assert check_exposure(settings, True, dotenv) == expected
 
 
 def test_no_sentence_holds_a_secret():

@@ -180,6 +180,17 @@ def test_a_wrong_setting_is_one_sentence_and_status_2(tmp_path, environment, sen
     assert err.startswith(f"server.py: {sentence}") and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("line", ["", "user add ann"])
+def test_what_others_may_have_put_beside_the_database_is_not_taken_over(tmp_path, line):
+    wal = tmp_path / "minijwt.db-wal"
+    wal.write_bytes(b"")
+    wal.chmod(0o666)
+    opened = {"HOST": "0.0.0.0", "TRUSTED_PROXIES": "127.0.0.1", **SECRETS}
+    status, out, err = command(tmp_path, *line.split(), stdin=PASSWORD + "\n", **opened)
+    assert (status, out, os.listdir(tmp_path)) == (2, "", [wal.name])
+    assert "minijwt.db-wal can be read or written by others" in err and err.count("\n") == 1
+
+
 def test_a_port_in_use_is_one_sentence_and_status_1(tmp_path):
     (taken,) = server.listen("127.0.0.1", 0)
     port = str(taken.getsockname()[1])
