@@ -8,7 +8,9 @@ import subprocess
 import sys
 from collections import Counter
 
+import minijwt
 import pytest
+import server
 from prove import mutants
 from serverkit import TOP, Process, answers, raw
 from sessionkit import PASSWORD, SECRETS, raw_login, raw_refresh
@@ -217,6 +219,21 @@ def test_only_minijwt_touches_hmac_and_only_accounts_touches_minijwt_tokens():
     accounts = text[text.index("# ---- Accounts") : text.index("# ==== Part II")]
     for call in ("minijwt.encode(", "minijwt.decode("):
         assert text.count(call) == accounts.count(call) > 0
+
+
+@pytest.mark.parametrize("module", [minijwt, server], ids=["minijwt", "server"])
+def test_every_name_that_tests_and_benchmarks_use_is_there(module):
+    """What `make test` does not run, such as a benchmark, would find out much later."""
+    missing = []
+    for path in (TOP / "tests").rglob("*.py"):
+        nodes = [*ast.walk(ast.parse(path.read_text("utf-8")))]
+        imported = [each for node in nodes if isinstance(node, ast.Import) for each in node.names]
+        names = {each.asname or each.name for each in imported if each.name == module.__name__}
+        for node in nodes:
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names:
+                if isinstance(node.ctx, ast.Load) and not hasattr(module, node.attr):
+                    missing.append(f"{path.name}:{node.lineno}: {node.attr}")
+    assert missing == []
 
 
 def test_no_test_knows_a_private_name_of_the_two_files():

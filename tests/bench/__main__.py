@@ -25,6 +25,7 @@ import platform
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 
 from cpu import processor
@@ -112,7 +113,10 @@ def measure(parts: dict[str, Callable[[], Section]], wanted: list[str]) -> tuple
         print(f"measuring: {name}", file=sys.stderr)
         try:
             found.append(parts[name]())
-        except CannotMeasure as error:
+        except Exception as error:
+            # What the other parts find must not be lost.
+            if not isinstance(error, CannotMeasure):
+                traceback.print_exc()
             complete = False
             found.append(Section(f"## {name.capitalize()}\n\nCannot be measured: {error}\n"))
     return found, complete

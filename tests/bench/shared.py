@@ -76,7 +76,7 @@ def databases(rows: int) -> Iterator[dict[str, str]]:
         for name, database in found.items():
             print(f"  filling {name}", file=sys.stderr)
             settings = {**SECRETS, "DATABASE": database}
-            fill(ours.open_database(ours.read_settings(settings, "")), rows if name not in few else 0)
+            fill(ours.open_store(ours.read_settings(settings, "")), rows if name not in few else 0)
         yield found
 
 
