@@ -255,6 +255,7 @@ WRONG = [  # a line of the pupil's answer, what a pupil may write instead; the s
 WRONG = [each for each in WRONG if each[0] != 'segment + b"=="' or sys.version_info < (3, 15)]
 
 
+@pytest.mark.long
 def test_each_wrong_answer_gets_a_hint_that_fits(tmp_path):
     assert not [old for old, *_ in WRONG if old not in PUPIL]
     sources = json.dumps([(stage, PUPIL.replace(old, new)) for old, new, stage, _ in WRONG])

@@ -184,7 +184,9 @@ def test_a_node_that_fails_is_left_for_another_and_what_was_done_is_not_done_twi
     store.close()
 
 
-@pytest.mark.parametrize("fault", BROKEN)
+@pytest.mark.parametrize(
+    "fault", [fault if fault == "stalls" else pytest.param(fault, marks=pytest.mark.long) for fault in BROKEN]
+)
 def test_without_a_node_that_answers_the_store_fails_in_time_and_heals_by_itself(pair, impatient, clock, fault):
     store = open_store([node.port for node in pair], clock)
     store.add_user("ann", "p", "e")
