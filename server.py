@@ -1667,7 +1667,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle(self) -> None:
         """Answer one request of the stock server's socket, then close: an idle client would hold a thread."""
-        self.last, end = True, time.monotonic() + self.timeout
+        self.last, deadline = True, time.monotonic() + self.timeout
         conversation = self.converse()
         # OSError: the client is silent or gone.
         with suppress(OSError):
@@ -1676,7 +1676,7 @@ class Handler(BaseHTTPRequestHandler):
                 while True:
                     if isinstance(step, Request):
                         step = conversation.send(respond(self.app, step))
-                    elif (left := end - time.monotonic()) > 0:
+                    elif (left := deadline - time.monotonic()) > 0:
                         self.wfile.write(step)
                         self.connection.settimeout(left)
                         step = conversation.send(self.rfile.read1(MAX_HEAD_BYTES))
@@ -3378,8 +3378,8 @@ def check_exposure(settings: Settings, any_user: bool, dotenv: str = ".env") -> 
     Raises SettingsError with all of them on a server that is open.
     """
     # NULs at the end add nothing to a key (RFC 2104 §2).
-    access = min(len(secret.rstrip(b"\0")) for secret in settings.access_secrets)
-    refresh = min(len(secret.rstrip(b"\0")) for secret in settings.refresh_secrets)
+    secrets = (settings.access_secrets, settings.refresh_secrets)
+    access, refresh = (min(len(secret.rstrip(b"\0")) for secret in each) for each in secrets)
     least, random = minijwt.MIN_KEY_BYTES, settings.random_secrets
     risks = {
         f"the secrets are random, and a restart logs all users out: `{COMMAND} init` writes lasting ones": random,
@@ -3396,8 +3396,8 @@ def check_exposure(settings: Settings, any_user: bool, dotenv: str = ".env") -> 
     if not (settings.private or settings.tls_cert or settings.trusted_proxies) and settings.cookie_secure:
         found.append("plain HTTP for other machines, over which no browser keeps the cookie: set TLS_CERT and TLS_KEY,"
                      " or put a proxy in front and name it in TRUSTED_PROXIES")  # fmt: skip
-    secrets = () if random else (*settings.access_secrets, *settings.refresh_secrets)
-    if any(secret != secret.strip(b" \t\r\n\"'") for secret in secrets):
+    given = () if random else (*settings.access_secrets, *settings.refresh_secrets)
+    if any(secret != secret.strip(b" \t\r\n\"'") for secret in given):
         found.append("a secret has white space or quotes around it, which are part of it: is that meant?")
     return found
 

@@ -11,7 +11,6 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import etcdkit
@@ -492,17 +491,21 @@ def etcdctl(cluster, beginning, directory, **changes):
         written = written.replace(old, new)
     script = re.sub("^etcdctl.*$", "", deployed("etcd-user.sh"), flags=re.MULTILINE)
     script = f"set -- https://127.0.0.1:{cluster.ports[0]}\n{script}export ETCDCTL_USER=\"root:root's\"\n{written}"
-    end, unanswered = time.monotonic() + 40, False
-    while True:
+    printed = []
+
+    def is_done():
         try:
-            return sh(script, directory)
+            printed.append(sh(script, directory))
+            return True
         except AssertionError as error:
-            if unanswered and DONE.search(str(error)):
-                return ""
-            if not CHOOSING.search(str(error)) or time.monotonic() > end:
+            done_before = bool(printed and DONE.search(str(error)))
+            if not done_before and not CHOOSING.search(str(error)):
                 raise
-            unanswered = True
-            time.sleep(0.2)
+            printed.append("")
+            return done_before
+
+    wait_until(is_done, 40)
+    return printed[-1]
 
 
 @pytest.mark.long

@@ -83,8 +83,8 @@ def changed_claims(side):
 
     A token is signed, not encrypted: it can be read without the key. Mallory takes her own access token apart, writes
     alice where it says mallory, and leaves the signature as it was. The twin's /me verifies the signature. Its old
-    /v1/me, which an app still uses, only decodes the token. This server computes the signature again, from the bytes that
-    have arrived; it is another one, and not one claim is read.
+    /v1/me, which an app still uses, only decodes the token. This server computes the signature again, from the bytes
+    that have arrived; it is another one, and not one claim is read.
     """
     access, _ = side.enter(MALLORY)
     header, _, old_signature = access.split(".")
